@@ -1,0 +1,31 @@
+"""Shared set-up: a persistent compilation cache, float64 on demand, and data sets that may be absent."""
+
+import os
+import pathlib
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=4")
+
+import jax
+import pytest
+
+jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(__file__).parents[1] / ".jax_cache"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+@pytest.fixture
+def x64():
+    """Runs one test in float64."""
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture(scope="session")
+def fashion_mnist():
+    """The real Fashion-MNIST, or a skip with the reason."""
+    from kipjax import data
+
+    try:
+        return data.load("fashion_mnist")
+    except Exception as error:
+        pytest.skip(f"Fashion-MNIST is not on this machine (Debian package dataset-fashion-mnist): {error}")
