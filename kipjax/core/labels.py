@@ -1,0 +1,49 @@
+"""Class labels as regression targets."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kipjax import checks
+
+__all__ = ["center", "classes", "one_hot"]
+
+
+def one_hot(
+    labels: jax.Array | np.ndarray, num_classes: int, *, centered: bool = True, scale: float = 1.0
+) -> jax.Array:
+    """One row per example: one for its class and zero elsewhere, centred by default.
+
+    Centred targets are ``1 - 1/k`` for the class and ``-1/k`` elsewhere, so each row sums to zero and a constant
+    predictor at zero has no bias to learn (arXiv:2011.00050, appendix D).
+
+    Args:
+      labels: ``[n]`` integers in ``0 .. num_classes - 1``.
+      num_classes: ``k``.
+      centered: subtract ``1/k``.
+      scale: factor on the result.
+
+    Returns:
+      ``[n, k]`` float.
+
+    Raises:
+      InputError: labels are not integers, not one per example, or outside the classes.
+
+    Example:
+      >>> import numpy as np
+      >>> one_hot(np.array([1]), 2).tolist()
+      [[-0.5, 0.5]]
+    """
+    checks.labels_within("labels.one_hot", "labels", labels, num_classes)
+    y = jax.nn.one_hot(labels, num_classes)
+    return scale * (center(y) if centered else y)
+
+
+def center(y: jax.Array) -> jax.Array:
+    """``y [n, k]`` minus ``1/k``: centred targets from rows that sum to one."""
+    return y - 1.0 / y.shape[-1]
+
+
+def classes(y: jax.Array) -> jax.Array:
+    """The class ``[n]`` of each row of targets or predictions ``[n, k]``: the first largest entry."""
+    return jnp.argmax(y, axis=-1)

@@ -1,0 +1,128 @@
+"""Kernel ridge regression on a distilled set: what KIP and Label Solve report (arXiv:2011.00050, section 4)."""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kipjax import checks
+from kipjax.core import krr, labels, losses, precision
+from kipjax.data import initial
+from kipjax.evaluation.protocol import Result, Task
+from kipjax.types import Distilled, KernelFn
+
+__all__ = ["Scores", "evaluate", "predict", "score"]
+
+
+class Scores(NamedTuple):
+    """``accuracy`` in 0..1 and ``mse``, half the mean squared error against centred one-hot targets."""
+
+    accuracy: float
+    mse: float
+
+
+def predict(
+    kernel_fn: KernelFn,
+    distilled: Distilled,
+    x: jax.Array,
+    *,
+    reg: float = 1e-6,
+    reg_unit: str = "trace",
+    block_size: int = 2048,
+    dtype: Any = "float64",
+) -> np.ndarray:
+    """Predictions ``[n, k]`` for ``x [n, ...]`` of ridge regression trained on ``distilled``.
+
+    Args:
+      kernel_fn: the kernel.
+      distilled: ``x [m, ...]``, ``y [m, k]``.
+      x: ``[n, ...]`` points in the same space.
+      reg, reg_unit: ridge, as in ``core.krr.alpha``.
+      block_size: rows of the kernel matrix held at once.
+      dtype: precision of kernels and solve.
+
+    Raises:
+      InputError: shapes do not fit.
+      NumericalError: the kernel matrix does not factorise.
+    """
+    checks.same_example_shape("evaluation.krr.predict", "distilled.x", distilled.x, "x", x)
+    checks.at_least("evaluation.krr.predict", "block_size", block_size, 1)
+    with precision.mode(dtype):
+        x_s, y_s = jnp.asarray(distilled.x, dtype), jnp.asarray(distilled.y, dtype)
+        fit = partial(krr.alpha, reg=reg, reg_unit=reg_unit, solve_dtype=None)
+        dual = jax.jit(lambda x_s, y_s: fit(kernel_fn(x_s, x_s), y_s))(x_s, y_s)
+        if not bool(jnp.all(jnp.isfinite(dual))):
+            raise checks.NumericalError(
+                f"evaluation.krr.predict: the {len(x_s)} x {len(x_s)} kernel matrix does not factorise in {dtype} with "
+                f"reg = {reg:g} ({reg_unit}); try reg = {max(reg, 1e-7) * 100:g} or dtype='float64', and look for NaN "
+                "or repeated examples"
+            )
+        block = jax.jit(lambda x, x_s, dual: kernel_fn(x, x_s) @ dual)
+        parts = [
+            np.asarray(block(jnp.asarray(x[start : start + block_size], dtype), x_s, dual))
+            for start in range(0, len(x), block_size)
+        ]
+    return np.concatenate(parts)
+
+
+def score(kernel_fn: KernelFn, distilled: Distilled, x: jax.Array, y_labels: jax.Array, **options: Any) -> Scores:
+    """Accuracy and error of ``predict`` on labelled points.
+
+    Args:
+      kernel_fn: the kernel.
+      distilled: ``x [m, ...]``, ``y [m, k]``.
+      x: ``[n, ...]``.
+      y_labels: ``[n]`` integer classes.
+      **options: of ``predict``.
+    """
+    predictions = predict(kernel_fn, distilled, x, **options)
+    checks.same_length("evaluation.krr.score", "x", predictions, "y_labels", y_labels)
+    targets = labels.one_hot(np.asarray(y_labels), distilled.y.shape[1])
+    return Scores(float(losses.accuracy(predictions, np.asarray(y_labels))), float(losses.mse(predictions, targets)))
+
+
+def evaluate(
+    distilled: Distilled,
+    task: Task,
+    kernel_fn: KernelFn,
+    *,
+    model: str = "kernel",
+    key: jax.Array | None = None,
+    seeds: int = 5,
+    full_size: int = 5000,
+    **options: Any,
+) -> list[Result]:
+    """A distilled set, random subsets of the same size, and the training set, by the same kernel ridge regression.
+
+    Args:
+      distilled: the set.
+      task: the data set in the same space.
+      kernel_fn: the kernel.
+      model: its name in the results.
+      key: draws the random subsets; class-balanced where the size allows.
+      seeds: number of random subsets.
+      full_size: training points for the upper baseline; fewer than the training set has are drawn at random, and the
+        result says how many. 0 leaves it out.
+      **options: of ``predict``.
+
+    Returns:
+      One ``Result`` each for the distilled set, the random subsets and the training set.
+    """
+    key = jax.random.key(0) if key is None else key
+    subset_key, full_key = jax.random.split(key)
+    size = distilled.x.shape[0]
+    draw = partial(initial.subset, x=task.x_train, labels=task.train_labels, num_classes=task.num_classes)
+    total = len(task.x_train)
+    trained = {"distilled": [distilled]}
+    trained["random subset"] = [draw(k, size=size) for k in jax.random.split(subset_key, seeds)]
+    if full_size:
+        name = "full training set" if full_size >= total else f"{full_size} of {total} training points"
+        trained[name] = [draw(full_key, size=min(full_size, total))]
+    results = []
+    for name, sets in trained.items():
+        scores = [score(kernel_fn, s, task.x_test, task.test_labels, **options) for s in sets]
+        accuracies, mses = zip(*scores)
+        results.append(Result(name, sets[0].x.shape[0], model, accuracies, mses))
+    return results
