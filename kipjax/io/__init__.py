@@ -1,0 +1,8 @@
+"""Files: the distilled set (artifact), resumable state (checkpoint), metrics and progress (log), pictures (plots).
+
+Importing this package is cheap: orbax, matplotlib and rich are imported by the functions that need them.
+"""
+
+from kipjax.io import artifact, checkpoint, log, plots
+
+__all__ = ["artifact", "checkpoint", "log", "plots"]
