@@ -1,0 +1,59 @@
+"""The fields of every experiment. A config file starts from ``base()`` and says only what differs."""
+
+import ml_collections
+
+__all__ = ["base", "by_variant"]
+
+
+def base() -> ml_collections.ConfigDict:
+    """Every field with its default.
+
+    - ``data``: ``name`` and ``data_dir`` of ``kipjax.data.load``; ``preprocess`` has the ``kind`` of
+      ``kipjax.data.preprocess.fit`` and that kind's arguments.
+    - ``method``: ``name`` in ``kipjax.methods.METHODS`` and its keyword arguments.
+    - ``kernel``: ``name`` of ``kipjax.kernels.get`` and its arguments, or a list of such for a family of which each step
+      draws one. ``learn_kernel`` names the arguments that are learned.
+    - ``init``: where the distilled set starts: ``kind`` "real", "noise" or "class_means", ``ipc`` images per class.
+    - ``batch``: targets of a step: ``kind`` "class_balanced", "uniform", "per_class" or "all", and ``size``.
+    - ``augment``: empty, or ``rotation`` (degrees), ``shift`` (fraction of the side), ``flip``, ``channel_shift``
+      (pixel units) and ``fraction`` of the batch they are applied to.
+    - ``steps`` in all; ``log_every`` steps are one compiled dispatch; test accuracy is reported every ``eval_every``
+      steps (0: at the end only) and never used; a checkpoint every ``checkpoint_every`` steps.
+    - ``evaluation``: ``reg``, ``reg_unit``, ``seeds`` random subsets, ``full_size`` training points for the upper
+      baseline, ``block_size``, ``dtype``.
+    """
+    config = ml_collections.ConfigDict()
+    config.seed = 0
+    config.data = ml_collections.ConfigDict({"name": "digits", "data_dir": "", "preprocess": {"kind": "standardize"}})
+    config.kernel = ml_collections.ConfigDict({"name": "fc1", "get": "ntk", "b_std": 0.1})
+    config.learn_kernel = ()
+    config.method = ml_collections.ConfigDict({"name": "kip"})
+    config.init = ml_collections.ConfigDict({"kind": "real", "ipc": 1})
+    config.batch = ml_collections.ConfigDict({"kind": "class_balanced", "size": 1000})
+    config.augment = ml_collections.ConfigDict()
+    config.steps = 1000
+    config.log_every = 50
+    config.eval_every = 0
+    config.checkpoint_every = 500
+    config.evaluation = ml_collections.ConfigDict(
+        {"reg": 1e-6, "reg_unit": "trace", "seeds": 5, "full_size": 5000, "block_size": 2048, "dtype": "float64"}
+    )
+    return config
+
+
+def by_variant(config: ml_collections.ConfigDict, variant: str, variants: dict) -> ml_collections.ConfigDict:
+    """``config`` with the changes that ``variants[variant]`` makes to it; no variant changes nothing.
+
+    Args:
+      config: the full experiment.
+      variant: the part after the colon in ``--config=FILE.py:VARIANT``.
+      variants: name -> function that edits the config in place.
+
+    Raises:
+      ValueError: no such variant.
+    """
+    if variant:
+        if variant not in variants:
+            raise ValueError(f"config variant {variant!r} is unknown; choose one of {', '.join(variants)}")
+        variants[variant](config)
+    return config

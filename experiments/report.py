@@ -1,0 +1,104 @@
+"""What a finished run leaves behind: the artifact, pictures, a summary and a table on the terminal."""
+
+import os
+
+import jax
+import numpy as np
+
+from experiments import build
+from kipjax import data, kernels
+from kipjax.evaluation import Result, krr
+from kipjax.io import artifact as artifacts
+from kipjax.io import log, plots
+
+__all__ = ["artifact", "evaluate", "table", "test_accuracy", "test_kernel", "write"]
+
+
+def artifact(config, experiment: build.Experiment, state) -> artifacts.Artifact:
+    """The distilled set with everything that is needed to use and to score it."""
+    dataset = experiment.dataset
+    meta = {
+        "method": config.method.name,
+        "kernel": _learned_kernel(config, state),
+        "labels": "centered one-hot",
+        "dataset": config.data.name,
+        "fingerprint": artifacts.fingerprint(dataset.x_train, dataset.y_train),
+        "class_names": list(dataset.class_names),
+        "train_size": len(dataset.x_train),
+        "seed": config.seed,
+        "steps": config.steps,
+        "config": config.to_dict(),
+    }
+    return artifacts.Artifact(jax.device_get(experiment.method.distilled(state)), experiment.preprocess, meta)
+
+
+def _learned_kernel(config, state):
+    """The kernel's config, with learned hyperparameters at their learned values."""
+    spec = log.to_jsonable(config.kernel)
+    params = getattr(state, "kernel_params", None)
+    return spec if params is None else spec | {name: float(value) for name, value in params.items()}
+
+
+def test_kernel(spec):
+    """``(name, kernel_fn)`` to score a set with: its own kernel, or the first of the family it was distilled with."""
+    spec = dict(spec[0] if isinstance(spec, (list, tuple)) else spec)
+    return build.kernel_name(spec), kernels.get(**spec)
+
+
+def evaluate(config, experiment: build.Experiment, made: artifacts.Artifact) -> list[Result]:
+    """Test results of the set, of random subsets of its size and of the training set, by its own kernel."""
+    name, kernel_fn = test_kernel(made.meta["kernel"])
+    key = jax.random.key(config.seed + 1)
+    return krr.evaluate(made.distilled, experiment.task, kernel_fn, model=name, key=key, **config.evaluation)
+
+
+def test_accuracy(config, experiment: build.Experiment, state) -> float:
+    """Test accuracy in 0..1 on the way; reported, never used."""
+    _, kernel_fn = test_kernel(_learned_kernel(config, state))
+    options = {name: value for name, value in config.evaluation.items() if name not in ("seeds", "full_size")}
+    task = experiment.task
+    return krr.score(kernel_fn, experiment.method.distilled(state), task.x_test, task.test_labels, **options).accuracy
+
+
+def table(results: list[Result], test_size: int) -> str:
+    """The results as lines of text, each with mean, standard deviation and n."""
+    lines = [f"test accuracy by kernel ridge regression on {test_size} test images"]
+    width = max(len(f"{r.trained_on}, {r.size} images") for r in results)
+    for r in results:
+        lines.append(f"  {f'{r.trained_on}, {r.size} images':<{width}}  {r.model:<10}  {r.accuracy.percent()}")
+    return "\n".join(lines)
+
+
+def write(workdir: str, made: artifacts.Artifact, experiment: build.Experiment, config, *, seconds: float) -> None:
+    """Writes artifact, pictures and summary.json into the run folder and prints the table."""
+    path = os.path.join(workdir, "distilled.npz")
+    artifacts.save(path, made)
+    pictures = _pictures(workdir, made, experiment)
+    results = evaluate(config, experiment, made)
+    log.write_json(
+        os.path.join(workdir, "summary.json"),
+        {
+            "results": [r._asdict() | {"accuracy": r.accuracy._asdict(), "mse": r.mse._asdict()} for r in results],
+            "seconds": seconds,
+            "device": jax.devices()[0].device_kind,
+            "versions": artifacts.load(path).meta["versions"],
+        },
+    )
+    print(table(results, len(experiment.task.x_test)))
+    print(f"artifact  {path}")
+    for picture in pictures:
+        print(f"picture   {picture}")
+
+
+def _pictures(workdir, made, experiment):
+    names = list(experiment.dataset.class_names)
+    x, y = np.asarray(made.distilled.x), np.asarray(made.distilled.y)
+    rows = np.asarray(experiment.start.y).argmax(axis=1)  # the class each example started from
+    written = []
+    if x.ndim == 4:
+        written.append(os.path.join(workdir, "distilled.png"))
+        plots.image_grid(data.preprocess.to_pixels(made.preprocess, x), rows, written[-1], class_names=names)
+    if not np.array_equal(y, np.asarray(experiment.start.y)):
+        written.append(os.path.join(workdir, "labels.png"))
+        plots.label_plot(y, rows, written[-1], class_names=names)
+    return written

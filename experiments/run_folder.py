@@ -1,0 +1,76 @@
+"""The folder of one run: made, recognised and refused before any work is done."""
+
+import json
+import os
+
+import ml_collections
+
+from kipjax import checks
+from kipjax.io import log
+
+__all__ = ["MAY_CHANGE", "check_schedule", "prepare"]
+
+MAY_CHANGE = ("steps", "eval_every", "evaluation", "checkpoint_every")
+"""Fields that a resumed run may change: they do not touch what was computed so far."""
+
+
+def check_schedule(config: ml_collections.ConfigDict) -> None:
+    """The step counts of a config must fit each other."""
+    for name in ("steps", "log_every", "checkpoint_every"):
+        checks.at_least("config", name, config[name], 1)
+    checks.at_least("config", "eval_every", config.eval_every, 0)
+    for name in ("eval_every", "checkpoint_every"):
+        checks.require(
+            config[name] % config.log_every == 0,
+            "config",
+            f"{name} is {config[name]}, which is no multiple of log_every ({config.log_every}); steps are dispatched "
+            f"log_every at a time, so set --config.{name} to a multiple of it",
+        )
+
+
+def prepare(workdir: str, config: ml_collections.ConfigDict, *, resume: bool) -> None:
+    """Makes the folder and writes ``config.json``, or checks that it holds the run that is to be resumed.
+
+    Raises:
+      InputError: the folder holds a run and ``resume`` is off, or holds a run of another config.
+      OSError: it cannot be made.
+    """
+    path = os.path.join(workdir, "config.json")
+    wanted = log.to_jsonable(config)
+    os.makedirs(workdir, exist_ok=True)
+    if os.path.exists(path):
+        checks.require(
+            resume, "--workdir", f"{workdir} already holds a run; pass --resume to go on with it, or another folder"
+        )
+        _require_same(path, _read(path), wanted)
+    log.write_json(path, wanted)
+
+
+def _read(path):
+    try:
+        with open(path, encoding="utf-8") as file:
+            return json.load(file)
+    except ValueError as error:
+        raise checks.InputError(f"{path}: not a JSON file ({error}); choose another --workdir") from error
+
+
+def _require_same(path, before, wanted):
+    differing = [
+        f"{name} was {old!r} and is {new!r}"
+        for name, old, new in _differences(before, wanted)
+        if name.split(".")[0] not in MAY_CHANGE
+    ]
+    checks.require(
+        not differing,
+        "--resume",
+        f"{path} is of another run: {'; '.join(differing[:3])}; use the same config, or another --workdir",
+    )
+
+
+def _differences(before, wanted, prefix=""):
+    for name in sorted(set(before) | set(wanted)):
+        old, new = before.get(name), wanted.get(name)
+        if isinstance(old, dict) and isinstance(new, dict):
+            yield from _differences(old, new, f"{prefix}{name}.")
+        elif old != new:
+            yield prefix + name, old, new
