@@ -215,7 +215,8 @@ class Progress:
 
     A plain line reads ``step 200/5000  loss 0.0123  acc 0.81  212 steps/s  eta 22 s``. ``update`` may be called as
     often as one likes: a bar is redrawn at most ten times a second, a line is written at most every ``every`` seconds,
-    and the last step is always shown. The rate is that of the last 20 updates without the very first, which compiles.
+    and the last step is always shown. The rate is that between the last 20 updates, so that compilation, which
+    comes before the first, is left out.
 
     Args:
       total: the last step.
@@ -238,17 +239,15 @@ class Progress:
         self._stream = sys.stdout if stream is None else stream
         self._bar = _bar(self._stream, total, start)
         self._every = 0.1 if self._bar else every
-        self._marks = deque([(clock(), start)], maxlen=20)
-        self._compiled = False
+        self._marks: deque[tuple[float, int]] = deque(maxlen=20)
+        self._start = start
         self._shown_at, self._shown_step = -math.inf, None
 
     def update(self, step: int, metrics: Mapping[str, Any] | None = None) -> None:
         """Tells that ``step`` steps are done, with scalars to show beside it."""
         now = self._clock()
-        self._marks.append((now, step))
-        if not self._compiled and len(self._marks) == 3:
-            self._marks.popleft()
-            self._compiled = True
+        if step > (self._marks[-1][1] if self._marks else self._start):
+            self._marks.append((now, step))
         due = now - self._shown_at >= self._every or step >= self._total
         if due and step != self._shown_step:
             self._shown_at, self._shown_step = now, step
@@ -264,11 +263,11 @@ class Progress:
             print("  ".join(part for part in parts if part), file=self._stream, flush=True)
 
     def _rate(self, step: int) -> tuple[str, str]:
-        """``212 steps/s`` and ``eta 22 s``; each is empty where it means nothing."""
-        (t0, step0), (t1, step1) = self._marks[0], self._marks[-1]
-        if step1 <= step0 or t1 <= t0:
+        """``212 steps/s`` and ``eta 22 s``; empty before the second update, and no eta at the end."""
+        if len(self._marks) < 2:
             return "", ""
-        rate = (step1 - step0) / (t1 - t0)
+        (t0, step0), (t1, step1) = self._marks[0], self._marks[-1]
+        rate = (step1 - step0) / max(t1 - t0, 1e-9)
         text = f"{rate:.0f} steps/s" if rate >= 10 else f"{rate:.2g} steps/s"
         return text, f"eta {_duration((self._total - step) / rate)}" if step < self._total else ""
 
