@@ -1,1 +1,52 @@
-"""kipjax: dataset distillation in JAX, all methods of the field behind one small contract."""
+"""kipjax: dataset distillation in JAX, all methods of the field behind one small contract.
+
+Importing it is cheap: ``kipjax.core``, ``kernels``, ``models``, ``data``, ``io``, ``methods`` and ``evaluation`` load
+when they are first used. ``kipjax.load(path)`` and ``kipjax.save(path, artifact)`` read and write distilled sets.
+"""
+
+import importlib
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+from kipjax.kernels import _neural_tangents
+from kipjax.types import Batch, Distilled, Method
+
+if TYPE_CHECKING:
+    from kipjax import core, data, evaluation, io, kernels, methods, models
+    from kipjax.io.artifact import load, save
+
+__all__ = [
+    "Batch",
+    "Distilled",
+    "Method",
+    "core",
+    "data",
+    "evaluation",
+    "io",
+    "kernels",
+    "load",
+    "methods",
+    "models",
+    "save",
+]
+
+_SUBMODULES = ("core", "data", "evaluation", "io", "kernels", "methods", "models")
+
+try:
+    __version__ = metadata.version("kipjax")
+except metadata.PackageNotFoundError:  # run from a source tree that was not installed
+    __version__ = "0.0.0+source"
+
+_neural_tangents.install()  # from here on `import neural_tangents` works on today's JAX too
+
+
+def __getattr__(name: str) -> Any:
+    if name in _SUBMODULES:
+        return importlib.import_module(f"kipjax.{name}")
+    if name in ("load", "save"):
+        return getattr(importlib.import_module("kipjax.io.artifact"), name)
+    raise AttributeError(f"module 'kipjax' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,275 @@
+"""Kernels of infinitely wide ReLU networks (NNGP and NTK), computed by neural_tangents.
+
+Every factory returns ``kernel_fn(x1 [n1, ...], x2 [n2, ...]) -> [n1, n2]`` for a network of affine layers with weight
+variance ``w_std**2`` and bias variance ``b_std**2``, ReLUs, and one affine readout. ``get="nngp"`` is the covariance of
+its outputs at initialisation, ``get="ntk"`` the neural tangent kernel that governs its training (arXiv:1806.07572).
+
+Choices on which the sources of KIP (arXiv:2011.00050) disagree:
+
+* ``b_std``: appendix D of the paper says 0.01; the authors' notebook says 0.1, which is the default here.
+* ``parameterization="standard"`` (arXiv:2001.07301) scales a hidden layer's part of the NTK by its fan-in; ``width``
+  matters only there. The readout stays in the NTK parameterization (footnote 8 of the paper); the notebook passes its
+  choice on to the readout as well, which is ``readout_parameterization="standard"``.
+
+Pass the very same array twice, ``kernel_fn(x, x)``, for a square kernel matrix: its diagonal is then exact. Computed
+like any other pair, a diagonal entry of the NTK loses half the digits to the square root at angle zero: in float32 1e-4
+to 1e-3 of its value, always downwards, where the usual ridge of 1e-6 cannot make up for it.
+
+Matrix products run at full float32 precision on every device. Where x64 is enabled the computation is in float64. The
+result has the floating-point type of the inputs, float32 for anything narrower.
+"""
+
+import functools
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kipjax.checks import at_least, one_of, require, same_example_shape
+from kipjax.kernels import _neural_tangents
+from kipjax.types import KernelFn
+
+__all__ = ["conv", "convnet", "fc", "myrtle"]
+
+Get = Literal["ntk", "nngp"]
+Parameterization = Literal["ntk", "standard"]
+Readout = Literal["flatten", "gap"]
+Backend = Literal["auto", "neural_tangents"]
+
+_MYRTLE_GROUPS = {5: (1, 1, 1), 7: (1, 2, 2), 10: (2, 3, 3)}
+_NUDGE = 4  # in units of the floating-point epsilon: just above the rounding of one product
+
+
+def fc(
+    depth: int,
+    *,
+    w_std: float = 2**0.5,
+    b_std: float | None = 0.1,
+    get: Get = "ntk",
+    parameterization: Parameterization = "ntk",
+    width: int = 1024,
+    readout_parameterization: Parameterization = "ntk",
+    backend: Backend = "auto",
+) -> KernelFn:
+    """Kernel of a fully connected network: ``depth`` x (dense, ReLU), then the readout.
+
+    Args:
+      depth: number of hidden layers, at least 1.
+      w_std: standard deviation of the weights before the fan-in scaling, above 0; may be traced.
+      b_std: standard deviation of the biases, at least 0, ``None`` for no biases; may be traced.
+      get: ``"ntk"`` or ``"nngp"``.
+      parameterization: of the hidden layers, ``"ntk"`` or ``"standard"``.
+      width: hidden width; enters the NTK in the standard parameterization only.
+      readout_parameterization: of the last layer.
+      backend: ``"auto"`` or ``"neural_tangents"``.
+
+    Returns:
+      A kernel function of examples of any one shape, which are flattened. Cost: ``n1 n2 (d + depth)``.
+
+    Raises:
+      InputError: an option or, later, the shape of an input is not as described.
+      ImportError: neural_tangents is not installed.
+
+    >>> import jax.numpy as jnp
+    >>> fc(1)(jnp.eye(3), jnp.ones((2, 3))).shape
+    (3, 2)
+    """
+    options = _Options("fc", w_std, b_std, get, parameterization, width, readout_parameterization, backend)
+    _check_count(options.where, "depth", depth)
+    return _network(("dense",) * depth, options)
+
+
+def conv(
+    depth: int,
+    *,
+    w_std: float = 2**0.5,
+    b_std: float | None = 0.1,
+    get: Get = "ntk",
+    parameterization: Parameterization = "ntk",
+    width: int = 128,
+    readout_parameterization: Parameterization = "ntk",
+    pool: bool = False,
+    readout: Readout = "flatten",
+    backend: Backend = "auto",
+) -> KernelFn:
+    """Kernel of a convolutional network: ``depth`` x (3x3 SAME convolution, ReLU), then the readout.
+
+    Args:
+      depth: number of convolutions, at least 1.
+      w_std, b_std, get, parameterization, readout_parameterization, backend: as in ``fc``.
+      width: hidden channels; enters the NTK in the standard parameterization only.
+      pool: 2x2 average pooling with stride 2 after every ReLU; odd sizes lose their last row and column.
+      readout: ``"flatten"`` the pixels, or average over them (``"gap"``), before the last layer.
+
+    Returns:
+      A kernel function of images ``[n, h, w, c]``. Cost: ``n1 n2 h w`` per layer; with pooling or ``"gap"`` every pair
+      of pixels counts, ``n1 n2 (h w)**2``.
+    """
+    options = _Options("conv", w_std, b_std, get, parameterization, width, readout_parameterization, backend)
+    _check_count(options.where, "depth", depth)
+    one_of(options.where, "readout", readout, ("flatten", "gap"))
+    block = ("conv", "pool") if pool else ("conv",)
+    return _network((*block * depth, readout), options)
+
+
+def convnet(
+    depth: int = 3,
+    *,
+    w_std: float = 2**0.5,
+    b_std: float | None = 0.1,
+    get: Get = "ntk",
+    parameterization: Parameterization = "ntk",
+    width: int = 128,
+    readout_parameterization: Parameterization = "ntk",
+    backend: Backend = "auto",
+) -> KernelFn:
+    """Kernel of the ConvNet that KIP's follow-up distils with (arXiv:2107.13034).
+
+    One (conv, ReLU), ``depth`` x (conv, ReLU, 2x2 average pooling), flatten, readout; the finite counterpart is called
+    "KIP_ConvNet" in the code of FRePo and RCIG. Arguments and cost as in ``conv`` with ``pool=True``.
+    """
+    options = _Options("convnet", w_std, b_std, get, parameterization, width, readout_parameterization, backend)
+    _check_count(options.where, "depth", depth)
+    return _network(("conv", *("conv", "pool") * depth, "flatten"), options)
+
+
+def myrtle(
+    depth: int,
+    *,
+    w_std: float = 2**0.5,
+    b_std: float | None = 0.1,
+    get: Get = "ntk",
+    parameterization: Parameterization = "ntk",
+    width: int = 128,
+    readout_parameterization: Parameterization = "ntk",
+    backend: Backend = "auto",
+) -> KernelFn:
+    """Kernel of Myrtle-5, -7 or -10 (arXiv:2003.02237), in the form that KIP uses.
+
+    One (conv, ReLU), then three groups of (conv, ReLU), the first two each followed by 2x2 average pooling, then the
+    average over all pixels and the readout. Groups hold 1, 1, 1 (Myrtle-5), 1, 2, 2 (7) or 2, 3, 3 (10) convolutions.
+
+    Args:
+      depth: 5, 7 or 10, counting the convolutions and the readout.
+      w_std, b_std, get, parameterization, width, readout_parameterization, backend: as in ``conv``.
+
+    Returns:
+      A kernel function of images ``[n, h, w, c]``. Cost: ``n1 n2 (h w)**2`` in each layer before the first pooling.
+    """
+    options = _Options("myrtle", w_std, b_std, get, parameterization, width, readout_parameterization, backend)
+    one_of(options.where, "depth", depth, tuple(_MYRTLE_GROUPS))
+    first, second, third = _MYRTLE_GROUPS[depth]
+    groups = (*("conv",) * (1 + first), "pool", *("conv",) * second, "pool", *("conv",) * third)
+    return _network((*groups, "gap"), options)
+
+
+class _Options(NamedTuple):
+    """What all factories share."""
+
+    name: str
+    w_std: Any
+    b_std: Any
+    get: str
+    parameterization: str
+    width: int
+    readout_parameterization: str
+    backend: str
+
+    @property
+    def where(self) -> str:
+        return f"kernels.infinite.{self.name}"
+
+
+def _network(architecture: tuple[str, ...], options: _Options) -> KernelFn:
+    """The kernel of a network given as one word per layer; a ReLU follows each dense and conv, a readout ends it."""
+    _check_options(options)
+    evaluate = _by_neural_tangents(architecture, options)
+    pair, square = jax.jit(evaluate), jax.jit(lambda x: evaluate(x, None))
+
+    def kernel_fn(x1: jax.Array, x2: jax.Array) -> jax.Array:
+        _check_inputs(options.where, x1, x2, architecture)
+        return square(x1) if x1 is x2 else pair(x1, x2)
+
+    return kernel_fn
+
+
+def _by_neural_tangents(architecture: tuple[str, ...], options: _Options) -> Any:
+    """``evaluate(x1, x2)`` with ``x2 = None`` for a square matrix."""
+    stax = _neural_tangents.stax()
+    image = "conv" in architecture
+    pixel_pairs = "pool" in architecture or "gap" in architecture
+    inputs = functools.partial(stax.Identity()[2], diagonal_batch=True, diagonal_spatial=image and not pixel_pairs)
+    layers = _layers(stax, architecture, options)
+
+    def evaluate(x1: jax.Array, x2: jax.Array | None) -> jax.Array:
+        x1, x2 = (x if image or x is None else jnp.reshape(x, (len(x), -1)) for x in (x1, x2))
+        with jax.default_matmul_precision("highest"):
+            k = inputs(x1, x2)
+            k = k if options.get == "ntk" else k.replace(ntk=None)
+            for layer in layers:
+                k = layer(_exact_diagonal(k) if x2 is None and k.is_gaussian else k)
+        dtype = jnp.result_type(*(x for x in (x1, x2) if x is not None))
+        return getattr(k, options.get).astype(jnp.promote_types(dtype, jnp.float32))
+
+    return evaluate
+
+
+def _layers(stax: Any, architecture: tuple[str, ...], options: _Options) -> list[Any]:
+    """The kernel propagation of each layer by neural_tangents."""
+    affine = {"W_std": options.w_std, "b_std": options.b_std}
+    hidden = {**affine, "parameterization": options.parameterization}
+    words = {
+        "dense": [stax.Dense(options.width, **hidden), stax.Relu()],
+        "conv": [stax.Conv(options.width, (3, 3), padding="SAME", **hidden), stax.Relu()],
+        "pool": [stax.AvgPool((2, 2), strides=(2, 2), padding="VALID")],
+        "flatten": [stax.Flatten()],
+        "gap": [stax.GlobalAvgPool()],
+    }
+    readout = stax.Dense(1, **affine, parameterization=options.readout_parameterization)
+    return [layer[2] for word in architecture for layer in words[word]] + [readout[2]]
+
+
+def _exact_diagonal(k: Any) -> Any:
+    """Sets each example's covariance with itself a few roundings above its variance, before a ReLU.
+
+    The angle between an example and itself is then zero, not the square root of a rounding error.
+    """
+    n, eps = len(k.cov1), jnp.finfo(k.nngp.dtype).eps
+    diagonal = jnp.eye(n, dtype=bool).reshape((n, n) + (1,) * (k.nngp.ndim - 2))
+    return k.replace(nngp=jnp.where(diagonal, k.cov1[:, None] * (1 + _NUDGE * eps), k.nngp))
+
+
+def _check_count(where: str, name: str, value: Any) -> None:
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    require(whole and value >= 1, where, f"{name} is {value!r}; it must be a whole number, at least 1")
+
+
+def _check_options(options: _Options) -> None:
+    where = options.where
+    at_least(where, "w_std", options.w_std, 0.0, strict=True)
+    if options.b_std is not None:
+        at_least(where, "b_std", options.b_std, 0.0)
+    one_of(where, "get", options.get, ("ntk", "nngp"))
+    one_of(where, "parameterization", options.parameterization, ("ntk", "standard"))
+    one_of(where, "readout_parameterization", options.readout_parameterization, ("ntk", "standard"))
+    _check_count(where, "width", options.width)
+    one_of(where, "backend", options.backend, ("auto", "neural_tangents"))
+
+
+def _check_inputs(where: str, x1: Any, x2: Any, architecture: tuple[str, ...]) -> None:
+    """Both inputs must be batches of examples of one shape, and images large enough for the pooling."""
+    image = "conv" in architecture
+    expected = "images [n, height, width, channels]; for vectors there is kernels.infinite.fc" if image else "[n, ...]"
+    for name, x in (("x1", x1), ("x2", x2)):
+        right = np.ndim(x) == 4 if image else np.ndim(x) >= 2
+        require(right, where, f"{name} has shape {np.shape(x)}; expected {expected}")
+    same_example_shape(where, "x1", x1, "x2", x2)
+    pools = architecture.count("pool")
+    if pools:
+        height, width = np.shape(x1)[1:3]
+        require(
+            min(height, width) >= 2**pools,
+            where,
+            f"images are {height} x {width} pixels; {pools} poolings need at least {2**pools} x {2**pools}",
+        )
