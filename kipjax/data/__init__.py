@@ -1,0 +1,17 @@
+"""Data: sources, preprocessing, samplers, starting sets, augmentation. Importing it loads no data-set library."""
+
+from kipjax.data import augment, draw, initial, preprocess, samplers, sources
+from kipjax.data.sources import KNOWN, Dataset, from_arrays, load
+
+__all__ = [
+    "KNOWN",
+    "Dataset",
+    "augment",
+    "draw",
+    "from_arrays",
+    "initial",
+    "load",
+    "preprocess",
+    "samplers",
+    "sources",
+]

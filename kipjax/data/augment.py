@@ -1,0 +1,190 @@
+"""Random changes of target images inside jit: ``augment(key, x [b, h, w, c]) -> x``.
+
+The ranges and conventions are those of Keras's ImageDataGenerator, which the KIP notebook uses (arXiv:2011.00050,
+section 3.1): bilinear interpolation, pixels outside the image repeat its edge. Rotations, shifts and flips mix pixels
+with weights that sum to one, so they commute with channel standardisation and act directly in preprocessed space; for
+ZCA, and for pixel units, wrap with ``in_pixel_space``.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from kipjax import checks
+from kipjax.data import draw, preprocess
+from kipjax.types import Preprocess
+
+__all__ = ["Augment", "channel_shift", "compose", "flip", "in_pixel_space", "on_fraction", "rotate", "shift", "warp"]
+
+Augment = Callable[[jax.Array, jax.Array], jax.Array]
+"""``augment(key, x [b, h, w, c]) -> x [b, h, w, c]``, every image changed on its own."""
+
+
+def warp(*, max_degrees: float = 0.0, height: float = 0.0, width: float = 0.0) -> Augment:
+    """Rotates about the image centre and shifts, in one interpolation.
+
+    Each image draws its angle from ``U(-max_degrees, max_degrees)`` and its shifts from ``U(-height, height) * h`` and
+    ``U(-width, width) * w``. The result at ``p`` is the image at ``R (p - centre) + shift + centre``.
+
+    Args:
+      max_degrees: largest rotation either way, in 0..180 degrees (the paper: 10).
+      height, width: largest shifts, in 0..1 of the image size.
+
+    Returns:
+      ``augment(key, x [b, h, w, c]) -> x``.
+
+    Raises:
+      InputError: a range is outside its bounds, or (at the call) ``x`` is not a batch of images.
+
+    Example:
+      >>> warp(max_degrees=10)(jax.random.key(0), jnp.ones((2, 8, 8, 1))).shape
+      (2, 8, 8, 1)
+    """
+    checks.within("augment.warp", "max_degrees", max_degrees, 0.0, 180.0)
+    checks.within("augment.warp", "height", height, 0.0, 1.0)
+    checks.within("augment.warp", "width", width, 0.0, 1.0)
+
+    def augment(key: jax.Array, x: jax.Array) -> jax.Array:
+        _check_images("augment.warp", x)
+        b, h, w, _ = x.shape
+        angle, down, right = jax.random.uniform(key, (3, b, 1, 1), x.dtype, -1.0, 1.0)
+        angle = angle * (max_degrees * jnp.pi / 180)
+        rows = (jnp.arange(h) - (h - 1) / 2)[:, None]
+        columns = (jnp.arange(w) - (w - 1) / 2)[None, :]
+        cos, sin = jnp.cos(angle), jnp.sin(angle)
+        v = cos * rows - sin * columns + down * (height * h) + (h - 1) / 2
+        u = sin * rows + cos * columns + right * (width * w) + (w - 1) / 2
+        return _interpolate(x, v, u)
+
+    return augment
+
+
+def rotate(max_degrees: float = 10.0) -> Augment:
+    """Rotates each image by ``U(-max_degrees, max_degrees)``; see ``warp``."""
+    return warp(max_degrees=max_degrees)
+
+
+def shift(height: float = 0.0, width: float = 0.0) -> Augment:
+    """Shifts each image by ``U(-height, height)`` of its height and ``U(-width, width)`` of its width; see ``warp``."""
+    return warp(height=height, width=width)
+
+
+def flip(probability: float = 0.5) -> Augment:
+    """Mirrors each image left to right with that probability (0..1).
+
+    Returns:
+      ``augment(key, x [b, h, w, c]) -> x``.
+    """
+    checks.within("augment.flip", "probability", probability, 0.0, 1.0)
+
+    def augment(key: jax.Array, x: jax.Array) -> jax.Array:
+        _check_images("augment.flip", x)
+        chosen = jax.random.bernoulli(key, probability, (x.shape[0], 1, 1, 1))
+        return jnp.where(chosen, x[:, :, ::-1], x)
+
+    return augment
+
+
+def channel_shift(max_shift: float) -> Augment:
+    """Adds one value from ``U(-max_shift, max_shift)`` to all channels of an image, clipped to the image's own range.
+
+    The unit is that of ``x``. Keras's unit is pixels, where all channels share it: for that,
+    ``in_pixel_space(pre, channel_shift(pixels))``. For a single channel, ``channel_shift(pixels / std)`` is the same.
+
+    Args:
+      max_shift: at least 0.
+
+    Returns:
+      ``augment(key, x [b, h, w, c]) -> x``.
+    """
+    checks.at_least("augment.channel_shift", "max_shift", max_shift, 0.0)
+
+    def augment(key: jax.Array, x: jax.Array) -> jax.Array:
+        _check_images("augment.channel_shift", x)
+        value = jax.random.uniform(key, (x.shape[0], 1, 1, 1), x.dtype, -max_shift, max_shift)
+        low, high = (extreme(x, axis=(1, 2, 3), keepdims=True) for extreme in (jnp.min, jnp.max))
+        return jnp.clip(x + value, low, high)
+
+    return augment
+
+
+def compose(*augments: Augment) -> Augment:
+    """One after the other, first to last, each with its own key."""
+
+    def augment(key: jax.Array, x: jax.Array) -> jax.Array:
+        for i, one in enumerate(augments):
+            x = one(jax.random.fold_in(key, i), x)
+        return x
+
+    return augment
+
+
+def on_fraction(augment: Augment, fraction: float) -> Augment:
+    """Changes only ``round(fraction * b)`` images of a batch, drawn anew each time, and keeps the order.
+
+    Args:
+      augment: what to do with them.
+      fraction: in 0..1.
+
+    Returns:
+      ``augment(key, x [b, ...]) -> x``.
+
+    References:
+      ``augmentation_frac`` of the KIP notebook.
+    """
+    checks.within("augment.on_fraction", "fraction", fraction, 0.0, 1.0)
+
+    def some(key: jax.Array, x: jax.Array) -> jax.Array:
+        count = round(fraction * x.shape[0])
+        choice_key, augment_key = jax.random.split(key)
+        if count == x.shape[0]:
+            return augment(augment_key, x)
+        rows = draw.without_replacement(choice_key, count, x.shape[0])
+        return x.at[rows].set(augment(augment_key, x[rows]), unique_indices=True) if count else x
+
+    return some
+
+
+def in_pixel_space(pre: Preprocess, augment: Augment) -> Augment:
+    """Inverts the preprocessing, augments pixels, applies the preprocessing again: needed for whitened images.
+
+    Args:
+      pre: the map that ``x`` went through; without a per-image stage, which cannot be inverted.
+      augment: acts on pixels, in the unit that ``pre`` was fitted in.
+
+    Returns:
+      ``augment(key, x [b, h, w, c]) -> x`` in preprocessed space.
+
+    Raises:
+      InputError: ``pre`` has a per-image stage.
+    """
+    checks.require(
+        not pre.per_image,
+        "augment.in_pixel_space",
+        "the preprocessing has a per-image stage, which has no inverse; use a preprocessing without it",
+    )
+    return lambda key, x: preprocess.apply(pre, augment(key, preprocess.invert(pre, x)))
+
+
+def _interpolate(x: jax.Array, v: jax.Array, u: jax.Array) -> jax.Array:
+    """Bilinear values of ``x [b, h, w, c]`` at rows ``v`` and columns ``u`` ``[b, h, w]``, clamped to the image."""
+    b, h, w, c = x.shape
+    v, u = jnp.clip(v, 0, h - 1), jnp.clip(u, 0, w - 1)
+    top, left = jnp.minimum(v.astype(jnp.int32), max(h - 2, 0)), jnp.minimum(u.astype(jnp.int32), max(w - 2, 0))
+    dv, du = (v - top)[..., None], (u - left)[..., None]
+    pixels = x.reshape(b * h * w, c)
+    corner = jnp.arange(b, dtype=jnp.int32)[:, None, None] * (h * w) + top * w + left
+
+    def at(down: int, right: int) -> jax.Array:
+        return pixels.at[corner + (down * w * (h > 1) + right * (w > 1))].get(mode="promise_in_bounds")
+
+    upper = at(0, 0) * (1 - du) + at(0, 1) * du
+    lower = at(1, 0) * (1 - du) + at(1, 1) * du
+    return upper * (1 - dv) + lower * dv
+
+
+def _check_images(where: str, x: jax.Array) -> None:
+    checks.require(
+        x.ndim == 4, where, f"x has shape {x.shape}; expected a batch of images, [b, height, width, channels]"
+    )
