@@ -16,12 +16,8 @@ What a caller should put into ``meta``, so that an evaluation can be repeated: `
 
 import hashlib
 import importlib.metadata
-import io
 import json
 import os
-import struct
-import zipfile
-import zlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -29,7 +25,7 @@ import jax
 import numpy as np
 
 from kipjax import checks
-from kipjax.io import _files
+from kipjax.io import _files, _npz
 from kipjax.io.log import to_jsonable
 from kipjax.types import Distilled, Preprocess
 
@@ -37,9 +33,6 @@ __all__ = ["FORMAT", "FORMAT_VERSION", "Artifact", "fingerprint", "load", "save"
 
 FORMAT = "kipjax-distilled"
 FORMAT_VERSION = 1
-
-_BROKEN = (OSError, ValueError, KeyError, EOFError, RuntimeError, OverflowError, MemoryError)
-_UNREADABLE = (*_BROKEN, zipfile.BadZipFile, zlib.error, struct.error)
 
 
 class Artifact(NamedTuple):
@@ -92,9 +85,9 @@ def load(path: str | os.PathLike) -> Artifact:
       InputError: the file is missing, empty, cut off, damaged, foreign, or of a newer format; the text says which.
     """
     where = f"artifact.load: {os.fspath(path)}"
-    members = _members(where, path)
+    members = _npz.members(where, path)
     meta = _read_meta(where, members)
-    arrays = {name: _read_array(where, name, read) for name, read in members.items() if name != "meta"}
+    arrays = {name: _npz.read_array(where, name, read) for name, read in members.items() if name != "meta"}
     return _checked(where, _from_arrays(where, arrays, meta))
 
 
@@ -149,7 +142,7 @@ def _require_types(where: str, artifact: Any) -> None:
     )
 
 
-def _to_arrays(artifact: Artifact) -> dict[str, np.ndarray]:
+def _to_arrays(artifact: Artifact) -> dict[str, Any]:
     """The members of the file by name."""
     fields = artifact.distilled._asdict()
     fields |= {f"preprocess.{name}": value for name, value in artifact.preprocess._asdict().items()}
@@ -158,20 +151,16 @@ def _to_arrays(artifact: Artifact) -> dict[str, np.ndarray]:
     return arrays | {"meta": np.frombuffer(text, np.uint8)}
 
 
-def _from_arrays(where: str, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> Artifact:
+def _from_arrays(where: str, arrays: dict[str, Any], meta: dict[str, Any]) -> Artifact:
     """The inverse of ``_to_arrays``."""
-    split = len("preprocess.")
-    fields = {name[split:]: array for name, array in arrays.items() if name.startswith("preprocess.")}
-    missing = {"x", "y"} - set(arrays) | {"mean", "std", "low", "high", "per_image"} - set(fields)
-    unknown = {n for n in arrays if not n.startswith("preprocess.")} - {"x", "y", "lr"} | set(fields) - set(
-        Preprocess._fields
-    )
+    needed = {"x", "y", *(f"preprocess.{name}" for name in ("mean", "std", "low", "high", "per_image"))}
+    known = {"x", "y", "lr", *(f"preprocess.{name}" for name in Preprocess._fields)}
+    missing, unknown = needed - set(arrays), set(arrays) - known
     if missing or unknown:
         what = f"lacks {_listed(missing)}" if missing else f"has the unknown arrays {_listed(unknown)}"
-        raise checks.InputError(f"{where} is damaged: it {what}; make the artifact again or take another copy")
-    per_image = bool(np.all(fields.pop("per_image")))
-    preprocess = Preprocess(**fields, per_image=per_image)
-    return Artifact(Distilled(arrays["x"], arrays["y"], arrays.get("lr")), preprocess, meta)
+        raise checks.InputError(f"{where}: the file {what}; make the artifact again with kipjax.save")
+    stages: dict[str, Any] = {name: arrays.get(f"preprocess.{name}") for name in Preprocess._fields}
+    return Artifact(Distilled(arrays["x"], arrays["y"], arrays.get("lr")), Preprocess(**stages), meta)
 
 
 def _listed(names: set[str]) -> str:
@@ -181,50 +170,43 @@ def _listed(names: set[str]) -> str:
 
 def _checked(where: str, artifact: Artifact) -> Artifact:
     """The artifact with NumPy arrays, or an error if its values cannot be a distilled set."""
-    distilled = Distilled(*(None if value is None else np.asarray(value) for value in artifact.distilled))
-    stages = {name: None if v is None else np.asarray(v) for name, v in artifact.preprocess._asdict().items()}
-    per_image = bool(stages.pop("per_image"))
-    _check_distilled(where, distilled)
-    _check_preprocess(where, stages, distilled.x.shape[1:])
-    names = artifact.meta.get("class_names")
+    parts: dict[str, Any] = {n: None if v is None else np.asarray(v) for n, v in artifact.distilled._asdict().items()}
+    stages: dict[str, Any] = {n: None if v is None else np.asarray(v) for n, v in artifact.preprocess._asdict().items()}
+    stages["per_image"] = bool(np.any(stages["per_image"]))
+    _check_distilled(where, **parts)
+    _check_preprocess(where, stages, parts["x"].shape[1:])
+    names, k = artifact.meta.get("class_names"), parts["y"].shape[1]
     checks.require(
-        names is None or len(names) == distilled.y.shape[1],
+        names is None or (isinstance(names, list) and len(names) == k),
         where,
-        f"meta has {0 if names is None else len(names)} class_names and y has {distilled.y.shape[1]} columns; "
-        "both need one per class",
+        f"meta has class_names {names} and y has {k} columns; give a list with one name per class, or none",
     )
-    return Artifact(distilled, Preprocess(**stages, per_image=per_image), artifact.meta)
+    return Artifact(Distilled(**parts), Preprocess(**stages), artifact.meta)
 
 
-def _check_distilled(where: str, distilled: Distilled) -> None:
+def _check_distilled(where: str, x: Any, y: Any, lr: Any) -> None:
     """``x [m, ...]`` and ``y [m, k]`` of equal length, finite, with at least one point."""
-    x, y, lr = distilled
-    for name, value in (("x", x), ("y", y), ("lr", lr)):
-        _check_numbers(where, name, value)
-    checks.require(x.ndim >= 2 and len(x) > 0, where, f"x has shape {x.shape}; expected [points, ...] and a point")
-    checks.require(y.ndim == 2 and y.shape[1] > 0, where, f"y has shape {y.shape}; expected [points, classes]")
+    _check_numbers(where, "x", x)
+    _check_numbers(where, "y", y)
+    checks.require(x.ndim >= 2 and x.size > 0, where, f"x has shape {x.shape}; expected [points, ...], not empty")
+    checks.require(y.ndim == 2 and y.size > 0, where, f"y has shape {y.shape}; expected [points, classes], not empty")
     checks.same_length(where, "x", x, "y", y)
-    checks.require(lr is None or lr.ndim < 2, where, f"lr has shape {np.shape(lr)}; expected [] or [steps]")
+    if lr is not None:
+        _check_numbers(where, "lr", lr)
+        checks.require(lr.ndim < 2, where, f"lr has shape {lr.shape}; expected [] or [steps]")
 
 
-def _check_preprocess(where: str, stages: dict[str, np.ndarray | None], example: tuple[int, ...]) -> None:
+def _check_preprocess(where: str, stages: dict[str, Any], example: tuple[int, ...]) -> None:
     """Stages must be finite and fit one example of shape ``example``."""
-    for name, value in stages.items():
-        checks.require(
-            value is not None or name in ("centre", "zca", "zca_inverse"),
-            where,
-            f"preprocess.{name} is None; it is needed",
-        )
-        _check_numbers(where, f"preprocess.{name}", value)
     size = int(np.prod(example))
-    for name, value in stages.items():
-        if value is None:
+    expected = {"low": (), "high": (), "zca": (size, size), "zca_inverse": (size, size)}
+    for name in ("mean", "std", "low", "high", "centre", "zca", "zca_inverse"):
+        if stages[name] is None and name in ("centre", "zca", "zca_inverse"):
             continue
-        expected = (size, size) if name.startswith("zca") else () if name in ("low", "high") else example
-        fits = _broadcasts(value.shape, expected) if name in ("mean", "std", "centre") else value.shape == expected
-        checks.require(
-            fits, where, f"preprocess.{name} has shape {value.shape}; examples of shape {example} need {expected}"
-        )
+        value, shape = stages[name], expected.get(name, example)
+        _check_numbers(where, f"preprocess.{name}", value)
+        fits = value.shape == shape if name in expected else _broadcasts(value.shape, shape)
+        checks.require(fits, where, f"preprocess.{name} has shape {value.shape}; examples {example} need {shape}")
     checks.require(bool(np.all(stages["std"] > 0)), where, "preprocess.std must be positive; it divides the pixels")
     checks.require(
         (stages["zca"] is None) == (stages["zca_inverse"] is None),
@@ -233,14 +215,13 @@ def _check_preprocess(where: str, stages: dict[str, np.ndarray | None], example:
     )
 
 
-def _check_numbers(where: str, name: str, value: np.ndarray | None) -> None:
+def _check_numbers(where: str, name: str, value: Any) -> None:
     """An array of real numbers in a type that ``.npz`` can hold, all finite."""
-    if value is None:
-        return
+    kind = "None" if value is None else f"an array of dtype {value.dtype}"
     checks.require(
-        value.dtype.kind in "fiub",
+        value is not None and value.dtype.kind in "fiu",
         where,
-        f"{name} has dtype {value.dtype}; an artifact holds real numbers in NumPy's own types, convert to float32",
+        f"{name} is {kind}; an artifact holds real numbers in NumPy's own types, such as float32",
     )
     checks.finite(where, name, value)
 
@@ -253,49 +234,6 @@ def _broadcasts(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
         return False
 
 
-def _members(where: str, path: str | os.PathLike) -> dict[str, Callable[[], bytes]]:
-    """The bytes of every array in an ``.npz`` by name, each checked against its CRC when read."""
-    try:
-        with open(path, "rb") as file:
-            content = file.read()
-    except FileNotFoundError:
-        raise checks.InputError(f"{where}: no such file; check the path, or distil a set first") from None
-    except OSError as error:
-        raise _files.path_error("artifact.load", "read", path, error) from error
-    checks.require(len(content) > 0, where, "the file is empty, its writing was cut off; make the artifact again")
-    checks.require(
-        content[:2] == b"PK",
-        where,
-        f"this is no kipjax artifact and no .npz at all (it begins with {content[:8]!r}); give the path of a "
-        "distilled.npz",
-    )
-    try:
-        archive = zipfile.ZipFile(io.BytesIO(content))
-    except _UNREADABLE as error:
-        raise _damaged(where, error) from error
-    return {info.filename.removesuffix(".npy"): lambda info=info: archive.read(info) for info in archive.infolist()}
-
-
-def _read_array(where: str, name: str, read: Callable[[], bytes]) -> np.ndarray:
-    """One array, refusing Python objects; its bytes are whole before anything in them is parsed."""
-    try:
-        return np.lib.format.read_array(io.BytesIO(read()), allow_pickle=False)
-    except _UNREADABLE as error:
-        if "Object arrays" in str(error):
-            raise checks.InputError(
-                f"{where}: {name} holds pickled Python objects, which are never loaded because they can run code; "
-                "ask for the set as plain numeric arrays"
-            ) from None
-        raise _damaged(where, error) from error
-
-
-def _damaged(where: str, error: Exception) -> checks.InputError:
-    return checks.InputError(
-        f"{where}: the file is cut off or damaged ({_files.one_line(error, 80)}); make the artifact again or take "
-        "another copy"
-    )
-
-
 def _read_meta(where: str, members: dict[str, Callable[[], bytes]]) -> dict[str, Any]:
     """The JSON object, if the file is an artifact of a format that this version reads."""
     foreign = checks.InputError(
@@ -305,7 +243,7 @@ def _read_meta(where: str, members: dict[str, Callable[[], bytes]]) -> dict[str,
     if "meta" not in members:
         raise foreign
     try:
-        meta = json.loads(_read_array(where, "meta", members["meta"]).tobytes().decode())
+        meta = json.loads(_npz.read_array(where, "meta", members["meta"]).tobytes().decode())
     except checks.InputError:
         raise
     except ValueError:

@@ -11,6 +11,7 @@ step's folder is all it takes.
 
 import contextlib
 import errno
+import glob
 import json
 import logging
 import os
@@ -21,12 +22,10 @@ import zlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from kipjax import checks
-from kipjax.io import _files
+from kipjax.io import _files, _leaves
 from kipjax.io.log import to_jsonable
 from kipjax.types import PyTree
 
@@ -42,30 +41,6 @@ class Restored(NamedTuple):
     step: int
     state: PyTree
     extra: dict[str, Any]
-
-
-class _Leaf(NamedTuple):
-    """How one leaf is recorded.
-
-    Attributes:
-      name: its path in the state, such as ``opt_state.0.mu``.
-      kind: ``array``, ``key`` (typed PRNG keys), ``number`` (Python's own) or ``none``.
-      shape, dtype: of the leaf; for keys those of the key array.
-      crc: CRC-32 of its bytes; None in the description of a template.
-      impl: the name of a key's generator.
-    """
-
-    name: str
-    kind: str
-    shape: tuple[int, ...] = ()
-    dtype: str = ""
-    crc: int | None = None
-    impl: str | None = None
-
-    def __str__(self) -> str:
-        if self.kind in ("array", "key"):
-            return f"shape {self.shape} and dtype {self.dtype}"
-        return "None" if self.kind == "none" else f"a Python {self.dtype}"
 
 
 def open(folder: str | os.PathLike, *, keep: int = 2, background: bool = True) -> "Checkpointer":
@@ -96,14 +71,16 @@ class Checkpointer:
             os.makedirs(self.folder, exist_ok=True)
             tempfile.TemporaryFile(dir=self.folder).close()  # an unwritable folder shows now, not after hours
             self._manager = _manager(self.folder, keep, background)
-        except OSError as error:
+        except Exception as error:  # see _writing
             self._quiet.stop()
+            if not isinstance(error, OSError):
+                error = OSError(_error_number(error), _files.one_line(error))
             raise _files.path_error("checkpoint.open", "use the folder", self.folder, error) from error
 
     def steps(self) -> list[int]:
         """The complete steps in the folder, oldest first."""
         self.wait()
-        return sorted(self._manager.all_steps(read=True))
+        return sorted(self._manager.all_steps())
 
     def save(self, step: int, state: PyTree, extra: dict[str, Any] | None = None) -> None:
         """Writes a state. Saving the step just saved or restored again does nothing.
@@ -124,7 +101,7 @@ class Checkpointer:
             "checkpoint.save",
             f"step is {step} and {self.folder} already holds step {latest}; resume from it or choose a new folder",
         )
-        arrays, leaves = _encode(state)
+        arrays, leaves = _leaves.encode(state)
         record = json.dumps({"leaves": leaves, "extra": to_jsonable(extra or {}, "checkpoint.save: extra")})
         with self._writing():
             self._manager.save(step, args=_save_args(arrays, record), force=True)
@@ -148,10 +125,10 @@ class Checkpointer:
             return None
         step = steps[-1]
         leaves, extra = self._read_manifest(step, steps)
-        _require_same(f"checkpoint.restore: {self._path(step)}", leaves, _describe(template))
+        _leaves.require_same(f"checkpoint.restore: {self._path(step)}", leaves, _leaves.describe(template))
         arrays = self._read_arrays(step, steps, leaves)
         self._own = step
-        return Restored(step, _decode(arrays, leaves, template), extra)
+        return Restored(step, _leaves.decode(arrays, leaves, template), extra)
 
     def wait(self) -> None:
         """Returns when everything saved is on the disk; raises if that failed."""
@@ -169,8 +146,9 @@ class Checkpointer:
     def __enter__(self) -> "Checkpointer":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with contextlib.suppress(*[checks.InputError] * (kind is not None)):  # the first error is the one to report
+            self.close()
 
     def _path(self, step: int) -> str:
         return os.path.join(self.folder, str(step))
@@ -184,9 +162,8 @@ class Checkpointer:
             raise
         except Exception as error:  # orbax and tensorstore raise their own and many built-in types for a full disk
             self._own = None
-            for name in os.listdir(self.folder):
-                if name.endswith(".orbax-checkpoint-tmp"):
-                    shutil.rmtree(os.path.join(self.folder, name), ignore_errors=True)
+            for unfinished in glob.glob(os.path.join(glob.escape(self.folder), "*.orbax-checkpoint-tmp")):
+                shutil.rmtree(unfinished, ignore_errors=True)
             cause = error if isinstance(error, OSError) else OSError(_error_number(error), _files.one_line(error))
             raise _files.path_error("checkpoint.save", "write to", self.folder, cause) from error
 
@@ -196,36 +173,35 @@ class Checkpointer:
         remedy = f"to resume from step {older[-1]}" if older else "to start anew"
         return checks.InputError(f"checkpoint.restore: {self._path(step)} {why}; delete that folder {remedy}")
 
-    def _read_manifest(self, step: int, steps: list[int]) -> tuple[list[_Leaf], dict[str, Any]]:
+    def _read_manifest(self, step: int, steps: list[int]) -> tuple[list[_leaves.Leaf], dict[str, Any]]:
         """The recorded leaves and the ``extra`` dict."""
         import orbax.checkpoint as ocp
 
         try:
             items = self._manager.restore(step, args=ocp.args.Composite(manifest=ocp.args.JsonRestore()))
             manifest = items["manifest"]
-            known = manifest["format"] == FORMAT
+            sound = manifest["format"] == FORMAT and zlib.crc32(manifest["record"].encode()) == manifest["crc"]
+            version = int(manifest["version"])
         except Exception as error:  # see _writing
             why = f"is damaged or no kipjax checkpoint ({_files.one_line(error, 80)})"
             raise self._damaged(step, steps, why) from error
-        if not known:
-            raise self._damaged(step, steps, "is no kipjax checkpoint")
+        if not sound:
+            raise self._damaged(step, steps, "is damaged or no kipjax checkpoint (its manifest is not in order)")
         checks.require(
-            manifest["version"] <= FORMAT_VERSION,
+            version <= FORMAT_VERSION,
             f"checkpoint.restore: {self._path(step)}",
-            f"written in format version {manifest['version']}, and this kipjax reads up to {FORMAT_VERSION}; "
-            "upgrade kipjax or start in a new folder",
+            f"written in format version {version}, and this kipjax reads up to {FORMAT_VERSION}; upgrade kipjax or "
+            "start in a new folder",
         )
-        if zlib.crc32(manifest["record"].encode()) != manifest["crc"]:
-            raise self._damaged(step, steps, "is damaged (the checksum of its manifest is wrong)")
         record = json.loads(manifest["record"])
-        leaves = [_Leaf(*row) for row in record["leaves"]]
+        leaves = [_leaves.Leaf(*row) for row in record["leaves"]]
         return [leaf._replace(shape=tuple(leaf.shape)) for leaf in leaves], record["extra"]
 
-    def _read_arrays(self, step: int, steps: list[int], leaves: list[_Leaf]) -> dict[str, np.ndarray]:
+    def _read_arrays(self, step: int, steps: list[int], leaves: list[_leaves.Leaf]) -> dict[str, np.ndarray]:
         """The stored arrays by slot, each checked against its checksum."""
         import orbax.checkpoint as ocp
 
-        arrays = {_slot(i): _empty(leaf) for i, leaf in enumerate(leaves) if leaf.kind != "none"}
+        arrays = {_leaves.slot(i): _leaves.empty(leaf) for i, leaf in enumerate(leaves) if leaf.kind != "none"}
         stored = {slot: array for slot, array in arrays.items() if array.size}
         try:
             if stored:
@@ -234,7 +210,7 @@ class Checkpointer:
         except Exception as error:  # see _writing
             raise self._damaged(step, steps, f"is damaged ({_files.one_line(error, 80)})") from error
         for i, leaf in enumerate(leaves):
-            if leaf.kind != "none" and _crc(arrays[_slot(i)]) != leaf.crc:
+            if leaf.kind != "none" and _leaves.crc(arrays[_leaves.slot(i)]) != leaf.crc:
                 raise self._damaged(step, steps, f"is damaged (the checksum of {leaf.name} is wrong)")
         return arrays
 
@@ -243,8 +219,13 @@ class _Quiet(logging.Filter):
     """Keeps orbax's log records (every file it touches; a traceback for each error it also raises) off the screen."""
 
     def __init__(self):
+        from absl import logging as absl_logging
+
         super().__init__()
-        logging.getLogger("absl").addFilter(self)
+        self._logger = (
+            absl_logging.get_absl_logger()
+        )  # asked of logging itself before absl is loaded, it would be another
+        self._logger.addFilter(self)
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Everything passes that another package wrote."""
@@ -252,7 +233,7 @@ class _Quiet(logging.Filter):
 
     def stop(self) -> None:
         """Lets orbax speak again."""
-        logging.getLogger("absl").removeFilter(self)
+        self._logger.removeFilter(self)
 
 
 def _manager(folder: str, keep: int, background: bool) -> Any:
@@ -282,118 +263,3 @@ def _error_number(error: Exception) -> int:
     if found:
         return int(found[1])
     return errno.ENOSPC if "No space left" in str(error) else 0
-
-
-def _slot(index: int) -> str:
-    """The name that a leaf's array has in the file."""
-    return f"{index:05d}"
-
-
-def _crc(array: np.ndarray) -> int:
-    """CRC-32 of an array's bytes in C order."""
-    return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-
-
-def _flatten(state: PyTree) -> list[tuple[str, Any]]:
-    """Leaves with their names; None counts as one."""
-    pairs = jax.tree_util.tree_flatten_with_path(state, is_leaf=lambda leaf: leaf is None)[0]
-    return [(jax.tree_util.keystr(path, simple=True, separator=".") or "state", leaf) for path, leaf in pairs]
-
-
-def _describe(state: PyTree) -> list[_Leaf]:
-    """The leaves of a state or of a template of shapes and dtypes."""
-    return [_describe_leaf(name, leaf) for name, leaf in _flatten(state)]
-
-
-def _describe_leaf(name: str, leaf: Any) -> _Leaf:
-    if leaf is None:
-        return _Leaf(name, "none")
-    if isinstance(leaf, bool | int | float | complex) and not isinstance(leaf, np.generic):
-        return _Leaf(name, "number", (), type(leaf).__name__)
-    dtype = getattr(leaf, "dtype", None)
-    if dtype is not None and jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key):
-        return _Leaf(name, "key", tuple(leaf.shape), str(dtype))
-    if (
-        dtype is not None
-        and (jax.dtypes.issubdtype(dtype, np.bool_) or jax.dtypes.issubdtype(dtype, np.number))
-        and dtype.isnative
-    ):
-        return _Leaf(name, "array", tuple(leaf.shape), str(dtype))
-    what = type(leaf).__name__ + ("" if dtype is None else f" of dtype {dtype}")
-    raise checks.InputError(
-        f"checkpoint: leaf {name} of the state is a {what}; a state holds arrays of numbers, PRNG keys, Python numbers "
-        "and None"
-    )
-
-
-def _encode(state: PyTree) -> tuple[dict[str, np.ndarray], list[_Leaf]]:
-    """Copies of the arrays by slot (orbax refuses empty ones: their shape says all), and the record of every leaf."""
-    checks.require(
-        not checks.is_traced(state), "checkpoint.save", "the state is traced and has no values yet; save outside of jit"
-    )
-    arrays, leaves = {}, _describe(state)
-    for i, (_, value) in enumerate(_flatten(state)):
-        leaf = leaves[i]
-        if leaf.kind == "none":
-            continue
-        array = np.array(jax.random.key_data(value) if leaf.kind == "key" else value)
-        checks.require(not array.dtype.hasobject, "checkpoint.save", f"leaf {leaf.name} is {value}, beyond 64 bits")
-        impl = str(jax.random.key_impl(value)) if leaf.kind == "key" else None
-        leaves[i] = leaf._replace(crc=_crc(array), impl=impl)
-        if array.size:
-            arrays[_slot(i)] = array
-    return arrays, leaves
-
-
-def _require_same(where: str, saved: list[_Leaf], needed: list[_Leaf]) -> None:
-    """The checkpoint must have the leaves that the run needs, in the same shapes and dtypes."""
-    remedy = "resume with the configuration that wrote it, or start in a new folder"
-    by_name, needed_names = {leaf.name: leaf for leaf in saved}, {leaf.name for leaf in needed}
-    for leaf in needed:
-        got = by_name.get(leaf.name)
-        checks.require(got is not None, where, f"it has no leaf {leaf.name}, which this run's state has; {remedy}")
-        if got is not None and str(got) != str(leaf):
-            raise checks.InputError(f"{where}: leaf {leaf.name} has {got}, and this run needs {leaf}; {remedy}")
-    extra = [leaf.name for leaf in saved if leaf.name not in needed_names]
-    checks.require(not extra, where, f"it has a leaf {extra[:1]}, which this run's state has not; {remedy}")
-    checks.require([leaf.name for leaf in saved] == [leaf.name for leaf in needed], where, f"order differs; {remedy}")
-
-
-def _empty(leaf: _Leaf) -> np.ndarray:
-    """An array of the shape and dtype that a leaf is stored in."""
-    if leaf.kind == "key":
-        data = jax.eval_shape(
-            lambda: jax.random.key_data(jax.random.split(jax.random.key(0, impl=leaf.impl), leaf.shape))
-        )
-        return np.empty(data.shape, data.dtype)
-    if leaf.kind == "number":
-        return np.empty(
-            (), {"bool": np.bool_, "int": np.int64, "float": np.float64, "complex": np.complex128}[leaf.dtype]
-        )
-    return np.empty(leaf.shape, jnp.dtype(leaf.dtype))
-
-
-def _decode(arrays: dict[str, np.ndarray], leaves: list[_Leaf], template: PyTree) -> PyTree:
-    """The state: every leaf of the kind that the template has in its place."""
-    treedef = jax.tree.structure(template, is_leaf=lambda leaf: leaf is None)
-    values = [
-        None if like is None else _decode_leaf(arrays[_slot(i)], leaves[i], like)
-        for i, (_, like) in enumerate(_flatten(template))
-    ]
-    return jax.tree.unflatten(treedef, values)
-
-
-def _decode_leaf(array: np.ndarray, leaf: _Leaf, like: Any) -> Any:
-    """One leaf from its array."""
-    if leaf.kind == "number":
-        return array.item()
-    if isinstance(like, np.ndarray | np.generic):
-        return array if isinstance(like, np.ndarray) else array[()]
-    with jax.enable_x64(array.dtype in (np.int64, np.uint64, np.float64, np.complex128)):
-        value = jnp.array(array)  # a copy: the state will be donated
-        if leaf.kind == "key":
-            value = jax.random.wrap_key_data(value, impl=leaf.impl)
-        elif getattr(like, "weak_type", False):  # a strong type in its place would compile, and promote, differently
-            value = jnp.full(array.shape, array.dtype.type(0).item()).at[...].set(value)
-        placed = getattr(like, "committed", True) and getattr(like, "sharding", None)
-        return jax.device_put(value, placed) if placed else value

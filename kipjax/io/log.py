@@ -4,6 +4,7 @@ JSON has no word for NaN or infinity, so here they are the strings ``"NaN"``, ``
 ``float(...)`` reads back in Python, as ``Number(...)`` does in JavaScript; ``read`` gives them back as floats.
 """
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -15,6 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from kipjax import checks
@@ -70,22 +72,22 @@ def _array(value: Any, name: str) -> Any:
         not checks.is_traced(value), name, "is a traced array, which has no value yet; convert it outside of jit"
     )
     dtype = value.dtype
-    if not jax.dtypes.issubdtype(dtype, np.number) and dtype.kind not in "bU":
+    if not any(jnp.issubdtype(dtype, kind) for kind in (np.number, np.bool_, np.str_)):
         raise checks.InputError(f"{name}: an array of dtype {dtype} has no JSON form; pass numbers, strings or bools")
     array = np.asarray(value)
-    if jax.dtypes.issubdtype(dtype, np.floating):
+    if jnp.issubdtype(dtype, np.floating):
         array = array.astype(np.float64)  # the narrow float types have no list of Python floats of their own
-    elif jax.dtypes.issubdtype(dtype, np.complexfloating):
+    elif jnp.issubdtype(dtype, np.complexfloating):
         raise checks.InputError(f"{name}: complex numbers have no JSON form; pass real and imaginary parts")
     return array.tolist()
 
 
 def _dtype_name(value: Any, name: str) -> str:
     """``float32`` for ``jnp.float32`` and its like."""
-    try:
-        return np.dtype(value).name
-    except TypeError:
-        raise checks.InputError(f"{name}: the type {value!r} has no JSON form; pass its name") from None
+    with contextlib.suppress(TypeError):
+        if not np.dtype(value).hasobject:
+            return np.dtype(value).name
+    raise checks.InputError(f"{name}: the type {value!r} has no JSON form; pass its name")
 
 
 def _mapping(value: Any, name: str) -> Mapping:
@@ -149,8 +151,9 @@ class MetricsLog:
         self._file = self._open()
 
     def close(self) -> None:
-        """Closes the file; what was appended is already in it."""
-        self._file.close()
+        """Closes the file; what was appended is already in it, or its ``append`` has raised."""
+        with contextlib.suppress(OSError):
+            self._file.close()
 
     def __enter__(self) -> "MetricsLog":
         return self

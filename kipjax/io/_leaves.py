@@ -1,0 +1,158 @@
+"""A state, leaf by leaf: what each one is, its array for the disk, and the way back."""
+
+import zlib
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kipjax import checks
+from kipjax.types import PyTree
+
+_NUMBERS = {bool: np.bool_, int: np.int64, float: np.float64, complex: np.complex128}
+
+__all__ = ["Leaf", "crc", "decode", "describe", "empty", "encode", "require_same", "slot"]
+
+
+class Leaf(NamedTuple):
+    """How one leaf is recorded.
+
+    Attributes:
+      name: its path in the state, such as ``opt_state.0.mu``.
+      kind: ``array``, ``key`` (typed PRNG keys), ``number`` (Python's own) or ``none``.
+      shape, dtype: of the leaf; for keys those of the key array.
+      crc: CRC-32 of its bytes; None in the description of a template.
+      impl: the name of a key's generator.
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int, ...] = ()
+    dtype: str = ""
+    crc: int | None = None
+    impl: str | None = None
+
+    def __str__(self) -> str:
+        if self.kind in ("array", "key"):
+            return f"shape {self.shape} and dtype {self.dtype}"
+        return "None" if self.kind == "none" else f"a Python {self.dtype}"
+
+
+def slot(index: int) -> str:
+    """The name that a leaf's array has in the file."""
+    return f"{index:05d}"
+
+
+def crc(array: np.ndarray) -> int:
+    """CRC-32 of an array's bytes in C order."""
+    return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+
+
+def _flatten(state: PyTree) -> list[tuple[str, Any]]:
+    """Leaves with their names; None counts as one."""
+    pairs = jax.tree_util.tree_flatten_with_path(state, is_leaf=lambda leaf: leaf is None)[0]
+    return [(jax.tree_util.keystr(path, simple=True, separator=".") or "state", leaf) for path, leaf in pairs]
+
+
+def describe(state: PyTree) -> list[Leaf]:
+    """The leaves of a state or of a template of shapes and dtypes."""
+    return [_describe_leaf(name, leaf) for name, leaf in _flatten(state)]
+
+
+def _describe_leaf(name: str, leaf: Any) -> Leaf:
+    if leaf is None:
+        return Leaf(name, "none")
+    if type(leaf) in _NUMBERS:
+        return Leaf(name, "number", (), type(leaf).__name__)
+    dtype = getattr(leaf, "dtype", None)
+    if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key):
+        return Leaf(name, "key", tuple(leaf.shape), str(dtype))
+    if dtype is not None and (jnp.issubdtype(dtype, np.bool_) or jnp.issubdtype(dtype, np.number)) and dtype.isnative:
+        return Leaf(name, "array", tuple(leaf.shape), str(dtype))
+    what = type(leaf).__name__ + ("" if dtype is None else f" of dtype {dtype}")
+    raise checks.InputError(
+        f"checkpoint: leaf {name} of the state is a {what}; a state holds arrays of numbers, PRNG keys, Python numbers "
+        "and None"
+    )
+
+
+def encode(state: PyTree) -> tuple[dict[str, np.ndarray], list[Leaf]]:
+    """Copies of the arrays by slot (orbax refuses empty ones: their shape says all), and the record of every leaf."""
+    checks.require(
+        not checks.is_traced(state), "checkpoint.save", "the state is traced and has no values yet; save outside of jit"
+    )
+    arrays, leaves = {}, describe(state)
+    for i, (_, value) in enumerate(_flatten(state)):
+        leaf = leaves[i]
+        if leaf.kind == "none":
+            continue
+        array = _to_array(leaf, value)
+        impl = str(jax.random.key_impl(value)) if leaf.kind == "key" else None
+        leaves[i] = leaf._replace(crc=crc(array), impl=impl)
+        if array.size:
+            arrays[slot(i)] = array
+    return arrays, leaves
+
+
+def _to_array(leaf: Leaf, value: Any) -> np.ndarray:
+    """A copy of one leaf's numbers."""
+    if leaf.kind == "key":
+        return np.array(jax.random.key_data(value))
+    try:
+        return np.array(value, _NUMBERS.get(type(value)))
+    except OverflowError:
+        raise checks.InputError(f"checkpoint.save: leaf {leaf.name} is {value}; integers must fit 64 bits") from None
+
+
+def require_same(where: str, saved: list[Leaf], needed: list[Leaf]) -> None:
+    """The checkpoint must have the leaves that the run needs, in the same shapes and dtypes."""
+    remedy = "resume with the configuration that wrote it, or start in a new folder"
+    by_name, needed_names = {leaf.name: leaf for leaf in saved}, {leaf.name for leaf in needed}
+    for leaf in needed:
+        got = by_name.get(leaf.name)
+        checks.require(got is not None, where, f"it has no leaf {leaf.name}, which this run's state has; {remedy}")
+        if got is not None and str(got) != str(leaf):
+            raise checks.InputError(f"{where}: leaf {leaf.name} has {got}, and this run needs {leaf}; {remedy}")
+    for leaf in saved:
+        checks.require(
+            leaf.name in needed_names, where, f"it has a leaf {leaf.name}, unlike this run's state; {remedy}"
+        )
+
+
+def empty(leaf: Leaf) -> np.ndarray:
+    """An array of the shape and dtype that a leaf is stored in."""
+    if leaf.kind == "key":
+        data = jax.eval_shape(
+            lambda: jax.random.key_data(jax.random.split(jax.random.key(0, impl=leaf.impl), leaf.shape))
+        )
+        return np.empty(data.shape, data.dtype)
+    if leaf.kind == "number":
+        return np.empty((), {kind.__name__: dtype for kind, dtype in _NUMBERS.items()}[leaf.dtype])
+    return np.empty(leaf.shape, jnp.dtype(leaf.dtype))
+
+
+def decode(arrays: dict[str, np.ndarray], leaves: list[Leaf], template: PyTree) -> PyTree:
+    """The state: every leaf of the kind that the template has in its place."""
+    treedef = jax.tree.structure(template, is_leaf=lambda leaf: leaf is None)
+    values = [
+        None if like is None else _decode_leaf(arrays[slot(i)], leaves[i], like)
+        for i, (_, like) in enumerate(_flatten(template))
+    ]
+    return jax.tree.unflatten(treedef, values)
+
+
+def _decode_leaf(array: np.ndarray, leaf: Leaf, like: Any) -> Any:
+    """One leaf from its array."""
+    if leaf.kind == "number":
+        return array.item()
+    if isinstance(like, np.ndarray | np.generic):
+        return array if isinstance(like, np.ndarray) else array[()]
+    with jax.enable_x64(array.dtype in (np.int64, np.uint64, np.float64, np.complex128)):
+        value = jnp.array(array)  # a copy: the state will be donated
+        if leaf.kind == "key":
+            value = jax.random.wrap_key_data(value, impl=leaf.impl)
+        elif getattr(like, "weak_type", False):  # a strong type in its place would compile, and promote, differently
+            value = jnp.full(array.shape, array.dtype.type(0).item()).at[...].set(value)
+        placed = getattr(like, "committed", True) and getattr(like, "sharding", None)
+        return jax.device_put(value, placed) if placed else value

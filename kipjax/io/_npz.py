@@ -1,0 +1,61 @@
+"""Reading a ``.npz`` that anyone may have made: nothing in it is trusted, and an error says what the file is."""
+
+import io
+import os
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable
+
+import numpy as np
+
+from kipjax import checks
+from kipjax.io import _files
+
+__all__ = ["members", "read_array"]
+
+_BROKEN = (OSError, ValueError, KeyError, EOFError, RuntimeError, OverflowError, MemoryError)
+_UNREADABLE = (*_BROKEN, zipfile.BadZipFile, zlib.error, struct.error)
+
+
+def members(where: str, path: str | os.PathLike) -> dict[str, Callable[[], bytes]]:
+    """The bytes of every array in an ``.npz`` by name, each checked against its CRC when read."""
+    try:
+        with open(path, "rb") as file:
+            content = file.read()
+    except FileNotFoundError:
+        raise checks.InputError(f"{where}: no such file; check the path, or distil a set first") from None
+    except OSError as error:
+        raise _files.path_error("artifact.load", "read", path, error) from error
+    checks.require(len(content) > 0, where, "the file is empty, its writing was cut off; make the artifact again")
+    checks.require(
+        content[:2] == b"PK",
+        where,
+        f"this is no kipjax artifact and no .npz at all (it begins with {content[:8]!r}); give the path of a "
+        "distilled.npz",
+    )
+    try:
+        archive = zipfile.ZipFile(io.BytesIO(content))
+    except _UNREADABLE as error:
+        raise _damaged(where, error) from error
+    return {info.filename.removesuffix(".npy"): lambda info=info: archive.read(info) for info in archive.infolist()}
+
+
+def read_array(where: str, name: str, read: Callable[[], bytes]) -> np.ndarray:
+    """One array, refusing Python objects; its bytes are whole before anything in them is parsed."""
+    try:
+        return np.lib.format.read_array(io.BytesIO(read()), allow_pickle=False)
+    except _UNREADABLE as error:
+        if "Object arrays" in str(error):
+            raise checks.InputError(
+                f"{where}: {name} holds pickled Python objects, which are never loaded because they can run code; "
+                "ask for the set as plain numeric arrays"
+            ) from None
+        raise _damaged(where, error) from error
+
+
+def _damaged(where: str, error: Exception) -> checks.InputError:
+    return checks.InputError(
+        f"{where}: the file is cut off or damaged ({_files.one_line(error, 80)}); make the artifact again or take "
+        "another copy"
+    )
