@@ -1,8 +1,12 @@
 """The fields of every experiment. A config file starts from ``base()`` and says only what differs."""
 
+import inspect
+
 import ml_collections
 
-__all__ = ["base", "by_variant"]
+from kipjax import checks, methods
+
+__all__ = ["base", "by_variant", "method"]
 
 
 def base() -> ml_collections.ConfigDict:
@@ -11,8 +15,8 @@ def base() -> ml_collections.ConfigDict:
     - ``data``: ``name`` and ``data_dir`` of ``kipjax.data.load``; ``preprocess`` has the ``kind`` of
       ``kipjax.data.preprocess.fit`` and that kind's arguments.
     - ``method``: ``name`` in ``kipjax.methods.METHODS`` and its keyword arguments.
-    - ``kernel``: ``name`` of ``kipjax.kernels.get`` and its arguments, or a list of such for a family of which each step
-      draws one. ``learn_kernel`` names the arguments that are learned.
+    - ``kernel``: ``name`` of ``kipjax.kernels.get`` and its arguments, or a tuple of such for a family of which each
+      step draws one. ``learn_kernel`` names the arguments that are learned.
     - ``init``: where the distilled set starts: ``kind`` "real", "noise" or "class_means", ``ipc`` images per class.
     - ``batch``: targets of a step: ``kind`` "class_balanced", "uniform", "per_class" or "all", and ``size``.
     - ``augment``: empty, or ``rotation`` (degrees), ``shift`` (fraction of the side), ``flip``, ``channel_shift``
@@ -27,7 +31,7 @@ def base() -> ml_collections.ConfigDict:
     config.data = ml_collections.ConfigDict({"name": "digits", "data_dir": "", "preprocess": {"kind": "standardize"}})
     config.kernel = ml_collections.ConfigDict({"name": "fc1", "get": "ntk", "b_std": 0.1})
     config.learn_kernel = ()
-    config.method = ml_collections.ConfigDict({"name": "kip"})
+    config.method = method("kip")
     config.init = ml_collections.ConfigDict({"kind": "real", "ipc": 1})
     config.batch = ml_collections.ConfigDict({"kind": "class_balanced", "size": 1000})
     config.augment = ml_collections.ConfigDict()
@@ -41,6 +45,16 @@ def base() -> ml_collections.ConfigDict:
     return config
 
 
+def method(name: str, **changes) -> ml_collections.ConfigDict:
+    """The keyword arguments of a method with their defaults, so that each can be set on the command line."""
+    config = ml_collections.ConfigDict({"name": name})
+    for parameter in inspect.signature(methods.METHODS[name]).parameters.values():
+        if isinstance(parameter.default, (bool, int, float, str)):
+            config[parameter.name] = parameter.default
+    config.update(changes)
+    return config
+
+
 def by_variant(config: ml_collections.ConfigDict, variant: str, variants: dict) -> ml_collections.ConfigDict:
     """``config`` with the changes that ``variants[variant]`` makes to it; no variant changes nothing.
 
@@ -50,10 +64,9 @@ def by_variant(config: ml_collections.ConfigDict, variant: str, variants: dict) 
       variants: name -> function that edits the config in place.
 
     Raises:
-      ValueError: no such variant.
+      InputError: no such variant.
     """
     if variant:
-        if variant not in variants:
-            raise ValueError(f"config variant {variant!r} is unknown; choose one of {', '.join(variants)}")
+        checks.one_of("config", "variant", variant, variants)
         variants[variant](config)
     return config

@@ -10,7 +10,7 @@ import numpy as np
 from kipjax import checks, data, kernels, methods
 from kipjax.core import labels
 from kipjax.evaluation import Task
-from kipjax.types import Batch, Distilled, Method, Preprocess, Sampler
+from kipjax.types import Distilled, Method, Preprocess, Sampler
 
 __all__ = ["Experiment", "augmentation", "experiment", "kernel", "kernel_name", "prepare", "sampler", "task"]
 
@@ -65,7 +65,9 @@ def kernel(config: ml_collections.ConfigDict, options: dict[str, Any] | None = N
     if not config.learn_kernel:
         return kernels.get(**spec)
     missing = [name for name in config.learn_kernel if name not in spec]
-    checks.require(not missing, "config.learn_kernel", f"{missing} not in config.kernel; give their starting values there")
+    checks.require(
+        not missing, "config.learn_kernel", f"{missing} not in config.kernel; give their starting values there"
+    )
     if options is not None:
         options["kernel_params"] = {name: float(spec[name]) for name in config.learn_kernel}
     return lambda params: kernels.get(**{**spec, **params})
@@ -82,10 +84,9 @@ def kernel_name(spec: Any) -> str:
 def sampler(config: ml_collections.ConfigDict, parts: Task) -> Sampler:
     """``sample(key) -> Batch`` of centred one-hot targets."""
     y = labels.one_hot(parts.train_labels, parts.num_classes)
-    everything = Batch(parts.x_train, y)
     options = {"labels": parts.train_labels, "num_classes": parts.num_classes}
     kinds = {
-        "all": lambda: lambda key: everything,
+        "all": lambda: data.samplers.uniform(parts.x_train, y, batch_size=len(y)),
         "uniform": lambda: data.samplers.uniform(parts.x_train, y, batch_size=config.size),
         "class_balanced": lambda: data.samplers.class_balanced(parts.x_train, y, batch_size=config.size, **options),
         "per_class": lambda: data.samplers.per_class(parts.x_train, y, batch_size=config.size, **options),

@@ -1,7 +1,8 @@
-"""What all entry points share: a user's mistake ends in a line or two and a non-zero exit status, not in a traceback."""
+"""What all entry points share: a user's mistake ends in a line or two and a non-zero exit status, no traceback."""
 
 import errno
 import os
+import re
 import sys
 from collections.abc import Callable
 
@@ -49,12 +50,28 @@ def run(main: Callable[[], None]) -> None:
 
 def _parse(argv):
     """Absl's parsing, with errors inside a config file or an override reported like any other wrong flag."""
+    program = os.path.basename(argv[0])
     try:
         rest = flags.FLAGS(argv)
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, FileNotFoundError, ImportError) as error:
-        text = " ".join(str(error).strip("'\"").split())
-        raise checks.InputError(f"{os.path.basename(argv[0])}: {text}; --help lists the flags") from error
-    checks.require(len(rest) == 1, os.path.basename(argv[0]), f"unknown argument {rest[1:2]}; --help lists the flags")
+        if "config" in flags.FLAGS:
+            flags.FLAGS.config.keys()  # a config file that could not be loaded raises at the first use
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError, ImportError) as error:
+        raise checks.InputError(f"{program}: {_reason(error)}; --help lists the flags") from error
+    checks.require(len(rest) == 1, program, f"unknown argument {' '.join(rest[1:])}; --help lists the flags")
+
+
+def _reason(error):
+    """One line out of what config_flags raises, which may hold a whole traceback as text."""
+    if isinstance(error, OSError):
+        return f"--config: no such file, {', '.join(_paths(str(error))) or error}"
+    if isinstance(error, (AttributeError, KeyError)):
+        field = str(error.args[0] if error.args else error).strip("\"'")
+        return f"the config has no field {field!r}"
+    return re.sub(r"^[\w.]*Error: ", "", str(error).strip().splitlines()[-1])
+
+
+def _paths(text):
+    return [line.strip() for line in text.splitlines() if line.strip().endswith(".py")][:1]
 
 
 def _exit(status, text):

@@ -25,14 +25,17 @@ FLAGS = flags.FLAGS
 config_flags.DEFINE_config_file("config", None, "The experiment: FILE.py or FILE.py:VARIANT.", lock_config=True)
 flags.DEFINE_string("workdir", None, "The run folder.")
 flags.DEFINE_bool("resume", False, "Go on from the last checkpoint in the run folder.")
+flags.DEFINE_bool("overwrite", False, "Delete a run that is in the run folder and start anew.")
 flags.mark_flags_as_required(["config", "workdir"])
+
 
 def main() -> None:
     config = FLAGS.config
     run_folder.check_schedule(config)
-    run_folder.prepare(FLAGS.workdir, config, resume=FLAGS.resume)
+    run_folder.prepare(FLAGS.workdir, config, resume=FLAGS.resume, overwrite=FLAGS.overwrite)
     began = time.monotonic()
     experiment = build.experiment(config)
+    run_folder.claim(FLAGS.workdir, config)
     state = train(config, experiment, FLAGS.workdir, resume=FLAGS.resume)
     artifact = report.artifact(config, experiment, state)
     report.write(FLAGS.workdir, artifact, experiment, config, seconds=time.monotonic() - began)
@@ -45,7 +48,7 @@ def train(config, experiment: build.Experiment, workdir: str, *, resume: bool):
 
     @functools.cache
     def chunk(count):  # one program, or two where the last stretch is shorter
-        return jax.jit(loop.steps(experiment.method, experiment.sample, count), donate_argnums=1)
+        return jax.jit(loop.steps(experiment.method, count), donate_argnums=2)
 
     with (
         checkpoint.open(os.path.join(workdir, "checkpoints")) as checkpoints,
@@ -59,7 +62,7 @@ def train(config, experiment: build.Experiment, workdir: str, *, resume: bool):
         with log.Progress(config.steps, start=step) as progress:
             while step < config.steps:
                 count = min(config.log_every - step % config.log_every, config.steps - step)
-                state, infos = chunk(count)(run_key, state, jnp.asarray(step))
+                state, infos = chunk(count)(experiment.sample, run_key, state, jnp.asarray(step))
                 step += count
                 line = {name: float(np.mean(values)) for name, values in infos._asdict().items()}
                 _require_finite(line, step, checkpoints)

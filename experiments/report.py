@@ -11,7 +11,7 @@ from kipjax.evaluation import Result, krr
 from kipjax.io import artifact as artifacts
 from kipjax.io import log, plots
 
-__all__ = ["artifact", "evaluate", "table", "test_accuracy", "test_kernel", "write"]
+__all__ = ["artifact", "as_dict", "evaluate", "table", "test_accuracy", "test_kernel", "write"]
 
 
 def artifact(config, experiment: build.Experiment, state) -> artifacts.Artifact:
@@ -60,6 +60,11 @@ def test_accuracy(config, experiment: build.Experiment, state) -> float:
     return krr.score(kernel_fn, experiment.method.distilled(state), task.x_test, task.test_labels, **options).accuracy
 
 
+def as_dict(result: Result) -> dict:
+    """A result with the mean, standard deviation and n of its repetitions."""
+    return result._asdict() | {"accuracy": result.accuracy._asdict(), "mse": result.mse._asdict()}
+
+
 def table(results: list[Result], test_size: int) -> str:
     """The results as lines of text, each with mean, standard deviation and n."""
     lines = [f"test accuracy by kernel ridge regression on {test_size} test images"]
@@ -78,7 +83,7 @@ def write(workdir: str, made: artifacts.Artifact, experiment: build.Experiment, 
     log.write_json(
         os.path.join(workdir, "summary.json"),
         {
-            "results": [r._asdict() | {"accuracy": r.accuracy._asdict(), "mse": r.mse._asdict()} for r in results],
+            "results": [as_dict(result) for result in results],
             "seconds": seconds,
             "device": jax.devices()[0].device_kind,
             "versions": artifacts.load(path).meta["versions"],
@@ -97,8 +102,8 @@ def _pictures(workdir, made, experiment):
     written = []
     if x.ndim == 4:
         written.append(os.path.join(workdir, "distilled.png"))
-        plots.image_grid(data.preprocess.to_pixels(made.preprocess, x), rows, written[-1], class_names=names)
+        plots.image_grid(written[-1], data.preprocess.to_pixels(made.preprocess, x), rows, class_names=names)
     if not np.array_equal(y, np.asarray(experiment.start.y)):
         written.append(os.path.join(workdir, "labels.png"))
-        plots.label_plot(y, rows, written[-1], class_names=names)
+        plots.label_plot(written[-1], y, rows, class_names=names)
     return written

@@ -1,17 +1,21 @@
 """The folder of one run: made, recognised and refused before any work is done."""
 
+import contextlib
 import json
 import os
+import shutil
 
 import ml_collections
 
 from kipjax import checks
 from kipjax.io import log
 
-__all__ = ["MAY_CHANGE", "check_schedule", "prepare"]
+__all__ = ["MAY_CHANGE", "check_schedule", "claim", "prepare"]
 
 MAY_CHANGE = ("steps", "eval_every", "evaluation", "checkpoint_every")
 """Fields that a resumed run may change: they do not touch what was computed so far."""
+
+FILES = ("config.json", "metrics.jsonl", "distilled.npz", "distilled.png", "labels.png", "summary.json")
 
 
 def check_schedule(config: ml_collections.ConfigDict) -> None:
@@ -28,22 +32,46 @@ def check_schedule(config: ml_collections.ConfigDict) -> None:
         )
 
 
-def prepare(workdir: str, config: ml_collections.ConfigDict, *, resume: bool) -> None:
-    """Makes the folder and writes ``config.json``, or checks that it holds the run that is to be resumed.
+def prepare(workdir: str, config: ml_collections.ConfigDict, *, resume: bool, overwrite: bool = False) -> None:
+    """Makes the folder, or checks that it holds the run that is to be resumed.
+
+    Args:
+      workdir: the folder.
+      config: of the run.
+      resume: the folder may hold a run, and must be of the same config.
+      overwrite: delete what a run left there, and nothing else.
 
     Raises:
-      InputError: the folder holds a run and ``resume`` is off, or holds a run of another config.
-      OSError: it cannot be made.
+      InputError: the folder holds a run and neither flag is set, or holds a run of another config, or cannot be made.
     """
     path = os.path.join(workdir, "config.json")
-    wanted = log.to_jsonable(config)
-    os.makedirs(workdir, exist_ok=True)
+    checks.require(not (resume and overwrite), "--overwrite", "cannot be combined with --resume; choose one")
+    try:
+        os.makedirs(workdir, exist_ok=True)
+    except OSError as error:
+        reason = f"{workdir} cannot be made ({error.strerror}); choose a folder that you may write to"
+        raise checks.InputError(f"--workdir: {reason}") from error
+    if overwrite:
+        _delete_run(workdir)
     if os.path.exists(path):
         checks.require(
-            resume, "--workdir", f"{workdir} already holds a run; pass --resume to go on with it, or another folder"
+            resume,
+            "--workdir",
+            f"{workdir} already holds a run; pass --resume to go on, --overwrite to delete it, or another folder",
         )
-        _require_same(path, _read(path), wanted)
-    log.write_json(path, wanted)
+        _require_same(path, _read(path), log.to_jsonable(config))
+
+
+def claim(workdir: str, config: ml_collections.ConfigDict) -> None:
+    """Writes ``config.json``, which makes the folder that of this run; called once the run is known to start."""
+    log.write_json(os.path.join(workdir, "config.json"), config)
+
+
+def _delete_run(workdir):
+    shutil.rmtree(os.path.join(workdir, "checkpoints"), ignore_errors=True)
+    for name in FILES:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(os.path.join(workdir, name))
 
 
 def _read(path):

@@ -56,7 +56,9 @@ def at_least(where: str, name: str, value: Any, low: float, *, strict: bool = Fa
     """A scalar ``value`` must be ``>= low`` (``> low`` if strict) and finite."""
     if is_traced(value):
         return
-    ok = np.all(np.isfinite(value)) and (np.all(np.asarray(value) > low) if strict else np.all(np.asarray(value) >= low))
+    ok = np.all(np.isfinite(value)) and (
+        np.all(np.asarray(value) > low) if strict else np.all(np.asarray(value) >= low)
+    )
     require(bool(ok), where, f"{name} is {value}; it must be {'above' if strict else 'at least'} {low}")
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 
 from kipjax.types import Method, PyTree, Sampler
@@ -19,26 +20,25 @@ def step_keys(key: jax.Array, step: int | jax.Array) -> tuple[jax.Array, jax.Arr
     return sample_key, method_key
 
 
-def steps(
-    method: Method, sample: Sampler, count: int
-) -> Callable[[jax.Array, PyTree, jax.Array], tuple[PyTree, PyTree]]:
+def steps(method: Method, count: int) -> Callable[[Sampler, jax.Array, PyTree, int | jax.Array], tuple[PyTree, PyTree]]:
     """A pure function that takes ``count`` steps, sampling included.
 
     Args:
       method: what to step.
-      sample: ``sample(key) -> Batch``.
       count: steps per call.
 
     Returns:
-      ``run(key, state, first) -> (state, infos)``: ``first`` is the number of the first step, ``infos`` the method's
-      ``Info`` with a leading axis of length ``count``. Compile it with ``jax.jit(run, donate_argnums=1)``.
+      ``run(sample, key, state, first) -> (state, infos)``: ``sample(key) -> Batch``; ``first`` is the number of the
+      first step; ``infos`` is the method's ``Info`` with a leading axis of length ``count``. Compile it with
+      ``jax.jit(run, donate_argnums=2)``; the samplers of ``kipjax.data`` are pytrees, so the data set travels as an
+      argument. Any other function is closed over: ``jax.jit(functools.partial(run, sample), donate_argnums=1)``.
     """
 
-    def run(key, state, first):
+    def run(sample, key, state, first):
         def body(state, step):
             sample_key, method_key = step_keys(key, step)
             return method.step(method_key, state, sample(sample_key))
 
-        return lax.scan(body, state, first + jax.numpy.arange(count))
+        return lax.scan(body, state, first + jnp.arange(count))
 
     return run

@@ -47,15 +47,13 @@ def warp(*, max_degrees: float = 0.0, height: float = 0.0, width: float = 0.0) -
 
     def augment(key: jax.Array, x: jax.Array) -> jax.Array:
         _check_images("augment.warp", x)
-        b, h, w, _ = x.shape
-        angle, down, right = jax.random.uniform(key, (3, b, 1, 1), x.dtype, -1.0, 1.0)
-        angle = angle * (max_degrees * jnp.pi / 180)
-        rows = (jnp.arange(h) - (h - 1) / 2)[:, None]
-        columns = (jnp.arange(w) - (w - 1) / 2)[None, :]
-        cos, sin = jnp.cos(angle), jnp.sin(angle)
-        v = cos * rows - sin * columns + down * (height * h) + (h - 1) / 2
-        u = sin * rows + cos * columns + right * (width * w) + (w - 1) / 2
-        return _interpolate(x, v, u)
+        unit = jax.random.uniform(key, (3, x.shape[0]), x.dtype, -1.0, 1.0)
+        ranges = jnp.array([max_degrees * jnp.pi / 180, height * x.shape[1], width * x.shape[2]], x.dtype)
+        angle, down, right = unit * ranges[:, None]
+        # The branch is there for its side effect: what it returns is computed once. Without it XLA repeats the gathers
+        # in every operation that reads the result (6000 x 28 x 28 on a CPU: 360 ms with channel_shift, instead of 20).
+        moved = jnp.any((angle != 0) | (down != 0) | (right != 0))
+        return jax.lax.cond(moved, lambda: _interpolate(x, *_sources(x, angle, down, right)), lambda: x)
 
     return augment
 
@@ -103,8 +101,8 @@ def channel_shift(max_shift: float) -> Augment:
     def augment(key: jax.Array, x: jax.Array) -> jax.Array:
         _check_images("augment.channel_shift", x)
         value = jax.random.uniform(key, (x.shape[0], 1, 1, 1), x.dtype, -max_shift, max_shift)
-        low, high = (extreme(x, axis=(1, 2, 3), keepdims=True) for extreme in (jnp.min, jnp.max))
-        return jnp.clip(x + value, low, high)
+        low, high = _range(x)
+        return jnp.clip(x + value, low[:, None, None, None], high[:, None, None, None])
 
     return augment
 
@@ -141,7 +139,7 @@ def on_fraction(augment: Augment, fraction: float) -> Augment:
         if count == x.shape[0]:
             return augment(augment_key, x)
         rows = draw.without_replacement(choice_key, count, x.shape[0])
-        return x.at[rows].set(augment(augment_key, x[rows]), unique_indices=True) if count else x
+        return _replace(x, rows, augment(augment_key, x[rows])) if count else x
 
     return some
 
@@ -167,6 +165,17 @@ def in_pixel_space(pre: Preprocess, augment: Augment) -> Augment:
     return lambda key, x: preprocess.apply(pre, augment(key, preprocess.invert(pre, x)))
 
 
+def _sources(x: jax.Array, angle: jax.Array, down: jax.Array, right: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Row and column ``[b, h, w]`` in ``x [b, h, w, c]`` where each output pixel comes from; arguments ``[b]``."""
+    _, h, w, _ = x.shape
+    rows, columns = (jnp.arange(h) - (h - 1) / 2)[:, None], (jnp.arange(w) - (w - 1) / 2)[None, :]
+    angle, down, right = (value[:, None, None] for value in (angle, down, right))
+    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    v = cos * rows - sin * columns + down + (h - 1) / 2
+    u = sin * rows + cos * columns + right + (w - 1) / 2
+    return v.astype(x.dtype), u.astype(x.dtype)
+
+
 def _interpolate(x: jax.Array, v: jax.Array, u: jax.Array) -> jax.Array:
     """Bilinear values of ``x [b, h, w, c]`` at rows ``v`` and columns ``u`` ``[b, h, w]``, clamped to the image."""
     b, h, w, c = x.shape
@@ -182,6 +191,20 @@ def _interpolate(x: jax.Array, v: jax.Array, u: jax.Array) -> jax.Array:
     upper = at(0, 0) * (1 - du) + at(0, 1) * du
     lower = at(1, 0) * (1 - du) + at(1, 1) * du
     return upper * (1 - dv) + lower * dv
+
+
+def _range(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Smallest and largest value ``[b]`` of each image, in one pass (a quarter of the time of ``min`` and ``max`` on CPU)."""
+    flat = jax.lax.stop_gradient(x).reshape(x.shape[0], -1)
+    start = (jnp.array(jnp.inf, x.dtype), jnp.array(-jnp.inf, x.dtype))
+    return jax.lax.reduce((flat, flat), start, lambda a, b: (jnp.minimum(a[0], b[0]), jnp.maximum(a[1], b[1])), (1,))
+
+
+def _replace(x: jax.Array, rows: jax.Array, new: jax.Array) -> jax.Array:
+    """``x`` with ``new`` at ``rows``, as a gather: on CPU half the time of scattering whole images."""
+    n, count = x.shape[0], rows.shape[0]
+    source = jnp.arange(n).at[rows].set(n + jnp.arange(count), unique_indices=True)
+    return jnp.concatenate([x, new])[source]
 
 
 def _check_images(where: str, x: jax.Array) -> None:

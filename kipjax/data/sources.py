@@ -170,7 +170,7 @@ def _load_known(name: str, data_dir: Any) -> Dataset:
         looked = f"no files in {', '.join(map(str, folders))}; " if folders else ""
         raise checks.InputError(
             f"data.load: data set {name!r} not found: {looked}TFDS: {str(error).removeprefix('data.load: ')}\n"
-            f"Get it with {known.remedy}pass its folder as data_dir (--config.data_dir=FOLDER)."
+            f"{known.remedy}Pass its folder as data_dir (--config.data_dir=FOLDER)."
         ) from error
 
 

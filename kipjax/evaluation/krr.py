@@ -13,7 +13,7 @@ from kipjax.data import initial
 from kipjax.evaluation.protocol import Result, Task
 from kipjax.types import Distilled, KernelFn
 
-__all__ = ["Scores", "evaluate", "predict", "score"]
+__all__ = ["Scores", "evaluate", "predict", "score", "subset"]
 
 
 class Scores(NamedTuple):
@@ -83,6 +83,15 @@ def score(kernel_fn: KernelFn, distilled: Distilled, x: jax.Array, y_labels: jax
     return Scores(float(losses.accuracy(predictions, np.asarray(y_labels))), float(losses.mse(predictions, targets)))
 
 
+def subset(key: jax.Array, task: Task, size: int) -> Distilled:
+    """``size`` random training points with centred one-hot labels: class-balanced if each class has enough of them."""
+    counts = np.bincount(np.asarray(task.train_labels), minlength=task.num_classes)
+    balanced = size % task.num_classes == 0 and counts.min() * task.num_classes >= size
+    return initial.real(
+        key, task.x_train, task.train_labels, size=size, num_classes=task.num_classes, balanced=bool(balanced)
+    )
+
+
 def evaluate(
     distilled: Distilled,
     task: Task,
@@ -103,8 +112,8 @@ def evaluate(
       model: its name in the results.
       key: draws the random subsets; class-balanced where the size allows.
       seeds: number of random subsets.
-      full_size: training points for the upper baseline; fewer than the training set has are drawn at random, and the
-        result says how many. 0 leaves it out.
+      full_size: training points for the upper baseline: the whole training set if it has no more, otherwise so many
+        drawn at random, and the result is named so. 0 leaves it out.
       **options: of ``predict``.
 
     Returns:
@@ -113,13 +122,13 @@ def evaluate(
     key = jax.random.key(0) if key is None else key
     subset_key, full_key = jax.random.split(key)
     size = distilled.x.shape[0]
-    draw = partial(initial.subset, x=task.x_train, labels=task.train_labels, num_classes=task.num_classes)
     total = len(task.x_train)
     trained = {"distilled": [distilled]}
-    trained["random subset"] = [draw(k, size=size) for k in jax.random.split(subset_key, seeds)]
-    if full_size:
-        name = "full training set" if full_size >= total else f"{full_size} of {total} training points"
-        trained[name] = [draw(full_key, size=min(full_size, total))]
+    trained["random subset"] = [subset(k, task, size) for k in jax.random.split(subset_key, seeds)]
+    if full_size >= total:
+        trained["full training set"] = [Distilled(task.x_train, labels.one_hot(task.train_labels, task.num_classes))]
+    elif full_size:
+        trained["random training images"] = [subset(full_key, task, full_size)]
     results = []
     for name, sets in trained.items():
         scores = [score(kernel_fn, s, task.x_test, task.test_labels, **options) for s in sets]

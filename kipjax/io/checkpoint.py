@@ -64,7 +64,6 @@ class Checkpointer:
     def __init__(self, folder: str | os.PathLike, *, keep: int = 2, background: bool = True):
         checks.at_least("checkpoint.open", "keep", keep, 1)
         self.folder = os.path.abspath(folder)
-        self._background = background
         self._own: int | None = None
         self._quiet = _Quiet()
         try:
@@ -106,8 +105,6 @@ class Checkpointer:
         with self._writing():
             self._manager.save(step, args=_save_args(arrays, record), force=True)
             self._own = step
-            if not self._background:
-                self._manager.wait_until_finished()
 
     def restore(self, template: PyTree) -> Restored | None:
         """Reads the newest complete step, or returns None where there is none.

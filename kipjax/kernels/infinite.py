@@ -245,11 +245,17 @@ def _check_count(where: str, name: str, value: Any) -> None:
     require(whole and value >= 1, where, f"{name} is {value!r}; it must be a whole number, at least 1")
 
 
+def _check_scale(where: str, name: str, value: Any, *, strict: bool) -> None:
+    number = np.ndim(value) == 0 and np.issubdtype(jnp.result_type(value), np.number)
+    require(number, where, f"{name} is {value!r}; it must be a number")
+    at_least(where, name, value, 0.0, strict=strict)
+
+
 def _check_options(options: _Options) -> None:
     where = options.where
-    at_least(where, "w_std", options.w_std, 0.0, strict=True)
+    _check_scale(where, "w_std", options.w_std, strict=True)
     if options.b_std is not None:
-        at_least(where, "b_std", options.b_std, 0.0)
+        _check_scale(where, "b_std", options.b_std, strict=False)
     one_of(where, "get", options.get, ("ntk", "nngp"))
     one_of(where, "parameterization", options.parameterization, ("ntk", "standard"))
     one_of(where, "readout_parameterization", options.readout_parameterization, ("ntk", "standard"))

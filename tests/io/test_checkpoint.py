@@ -20,7 +20,7 @@ import optax
 import pytest
 
 from kipjax.checks import InputError
-from kipjax.io import checkpoint
+from kipjax.io import _leaves, checkpoint
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -165,6 +165,12 @@ def test_the_state_may_be_donated_or_changed_right_after_save(tmp_path):
         state["jax"] = double(state["jax"]).block_until_ready()
         got = checkpointer.restore(state).state
     assert all(np.array_equal(got[name], expected[name]) for name in expected)
+
+
+def test_what_is_handed_to_the_writer_shares_no_memory_with_the_state():
+    state = {"jax": jnp.arange(9.0), "numpy": np.arange(9.0)}
+    arrays, _ = _leaves.encode(state)
+    assert not any(np.shares_memory(a, b) for a, b in zip(arrays.values(), map(np.asarray, state.values())))
 
 
 def test_inside_a_running_event_loop_as_in_a_notebook(tmp_path):
@@ -313,6 +319,19 @@ def test_damage_names_the_folder_and_the_way_out(tmp_path):
     assert error_of(tmp_path, jnp.arange(3.0)).endswith("delete that folder to start anew")
 
 
+def test_wrong_numbers_in_sound_files_are_found_by_the_checksums(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(_leaves, "crc", lambda array: 0)
+        save_one(tmp_path / "a", make_state())
+    assert "the checksum of x is wrong" in error_of(tmp_path / "a", make_state())
+    save_one(tmp_path / "b", make_state(), extra={"seed": 3})
+    file = tmp_path / "b" / "7" / "manifest" / "metadata"
+    text = file.read_text()
+    file.write_text(text.replace('seed\\": 3', 'seed\\": 4'))
+    assert text != file.read_text()
+    assert "its manifest is not in order" in error_of(tmp_path / "b", make_state())
+
+
 def test_a_checkpoint_of_other_software(tmp_path):
     import orbax.checkpoint as ocp
 
@@ -361,7 +380,7 @@ def test_a_folder_that_may_not_be_written_shows_on_opening(tmp_path, monkeypatch
 
 
 DISK = """
-import resource, sys
+import os, resource, sys
 import numpy as np
 from kipjax.checks import InputError
 from kipjax.io import checkpoint
@@ -375,6 +394,7 @@ try:
         checkpointer.save(2, big)
 except InputError as error:
     print(error)
+print(os.listdir(sys.argv[1]))
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 with checkpoint.open(sys.argv[1]) as checkpointer:
     print(checkpointer.restore(small).step)
@@ -389,9 +409,9 @@ def test_a_disk_that_refuses_is_one_line_and_the_older_step_stays(tmp_path, back
     command = [sys.executable, "-c", DISK, str(tmp_path), str(background)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
-    message, step, again = done.stdout.splitlines()
+    message, left, step, again = done.stdout.splitlines()
     assert message.startswith(f"checkpoint.save: cannot write to {tmp_path}: the file would be larger than the limit")
-    assert (step, again) == ("1", "True")
+    assert (left, step, again) == ("['1']", "1", "True")
     assert done.stderr == ""
     assert sorted(os.listdir(tmp_path)) == ["1", "2"]
 
@@ -420,9 +440,24 @@ def test_what_the_writer_reports_becomes_one_line(tmp_path, monkeypatch, text, w
     assert restore(tmp_path, jnp.ones(1)).step == 1
 
 
+def test_a_step_that_failed_in_the_background_can_be_saved_again(tmp_path, monkeypatch):
+    def refuse():
+        raise ValueError("No space left on device")
+
+    with checkpoint.open(tmp_path) as checkpointer:
+        with monkeypatch.context() as patch:
+            patch.setattr(checkpointer._manager, "save", lambda *args, **kwargs: True)
+            patch.setattr(checkpointer._manager, "wait_until_finished", refuse)
+            checkpointer.save(1, jnp.ones(1))
+            with pytest.raises(InputError, match="the disk is full"):
+                checkpointer.wait()
+        checkpointer.save(1, jnp.ones(1))
+    assert restore(tmp_path, jnp.ones(1)).step == 1
+
+
 def test_the_first_error_of_a_with_block_is_the_one_raised(tmp_path, monkeypatch):
     with pytest.raises(ZeroDivisionError), checkpoint.open(tmp_path) as checkpointer:
-        monkeypatch.setattr(checkpointer._manager, "close", lambda: 1 / 0)
+        monkeypatch.setattr(checkpointer._manager, "close", lambda: int("no"))
         raise ZeroDivisionError
 
 

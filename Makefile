@@ -1,0 +1,35 @@
+# make demo   distils the embedded digits
+# make test   runs all tests
+# make check  lint, format, types
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test check clean
+
+$(VENV)/installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "kipjax needs Python 3.11 or newer; run make PYTHON=python3.12 (found: $$($(PYTHON) --version))"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet --group lean
+	$(BIN)/python -m pip install --quiet --no-deps neural-tangents --editable .
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --group dev
+	touch $@
+
+demo: $(VENV)/installed
+	$(BIN)/python -m experiments.distill --config=configs/kip/digits.py --workdir=runs/demo --overwrite
+
+test: $(VENV)/installed-dev
+	$(BIN)/python -m pytest
+
+check: $(VENV)/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+clean:
+	rm -rf $(VENV) runs .jax_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info

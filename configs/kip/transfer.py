@@ -1,0 +1,31 @@
+"""KIP with a kernel drawn from FC1-3 and Conv1-3 at each step: arXiv:2011.00050, section 4.2 and Figure A1.
+
+python -m experiments.distill --config=configs/kip/transfer.py --workdir=runs/kip_transfer
+
+Standard parametrisation, widths 1024 and 128, a smaller target batch (appendix D: several hundred to several thousand).
+"""
+
+from configs import common
+
+DEPTHS = (1, 2, 3)
+
+
+def get_config(variant: str = ""):
+    config = common.base()
+    config.batch.size = 500
+    config.steps = 500
+    family(config, conv_depths=DEPTHS)
+    return common.by_variant(config, variant, {"tiny": tiny})
+
+
+def family(config, conv_depths=(1, 2)):
+    """FC1-3 with Conv1-2 is the paper's family for networks; with Conv1-3 that of Figure A1."""
+    names = [f"fc{depth}" for depth in DEPTHS] + [f"conv{depth}" for depth in conv_depths]
+    del config.kernel  # a tuple takes the place of a single kernel
+    config.kernel = tuple({"name": name, "get": "ntk", "b_std": 0.1, "parameterization": "standard"} for name in names)
+
+
+def tiny(config):
+    config.steps, config.log_every, config.eval_every, config.checkpoint_every = 4, 2, 0, 4
+    config.batch.size = 20
+    config.evaluation.update(seeds=2, full_size=20)
