@@ -194,7 +194,7 @@ def _interpolate(x: jax.Array, v: jax.Array, u: jax.Array) -> jax.Array:
 
 
 def _range(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Smallest and largest value ``[b]`` of each image, in one pass (a quarter of the time of ``min`` and ``max`` on CPU)."""
+    """Smallest and largest value ``[b]`` of each image in one pass: a quarter of the time of two on CPU."""
     flat = jax.lax.stop_gradient(x).reshape(x.shape[0], -1)
     start = (jnp.array(jnp.inf, x.dtype), jnp.array(-jnp.inf, x.dtype))
     return jax.lax.reduce((flat, flat), start, lambda a, b: (jnp.minimum(a[0], b[0]), jnp.maximum(a[1], b[1])), (1,))
