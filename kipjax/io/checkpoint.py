@@ -92,6 +92,7 @@ class Checkpointer:
         Raises:
           InputError: the disk refuses, the folder holds this or a later step of another run, or a leaf cannot be saved.
         """
+        step = int(step)
         if step == self._own:
             return
         latest = self._manager.latest_step()
