@@ -29,7 +29,7 @@ flags.DEFINE_enum("protocol", "krr", sorted(PROTOCOLS), "How to score.")
 flags.DEFINE_list(
     "kernels",
     None,
-    f"Test kernels: NAME, NAME:ntk or NAME:nngp. Default for krr: the artifact's own; for transfer: {TRANSFER_KERNELS}.",
+    f"Test kernels: NAME, NAME:ntk or NAME:nngp. Default: the artifact's own (krr), {TRANSFER_KERNELS} (transfer).",
 )
 flags.DEFINE_integer("seeds", 5, "Random subsets of the same size to compare with.", lower_bound=1)
 flags.DEFINE_integer("seed", 0, "Draws the random subsets.")

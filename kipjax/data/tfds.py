@@ -5,9 +5,11 @@ were prepared as TFRecord (TFDS's default), and preparing most sets in the first
 prepared here is written as ArrayRecord, so that later runs do without.
 """
 
+import contextlib
 import importlib.util
 import logging
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -33,7 +35,11 @@ def read(name: str, data_dir: Any = None) -> files.Raw:
     Raises:
       InputError: TFDS is missing or has no such set, the download fails, or the set is no image classification set.
     """
-    builder = _prepared(name, None if data_dir is None else str(pathlib.Path(data_dir).expanduser()))
+    with _quiet():
+        return _read(name, _prepared(name, None if data_dir is None else str(pathlib.Path(data_dir).expanduser())))
+
+
+def _read(name: str, builder: Any) -> files.Raw:
     image, label = _keys(name, builder.info)
     splits = builder.info.splits
     test = next((split for split in _TEST_SPLITS if split in splits), None)
@@ -76,20 +82,43 @@ def _prepared(name: str, data_dir: str | None) -> Any:
 
 def _prepare(module: Any, name: str, data_dir: str | None) -> Any:
     """Downloads the set and writes it as ArrayRecord."""
-    logger = logging.getLogger("urllib3")
-    level = logger.level
     try:
-        logger.setLevel(logging.ERROR)  # a warning for every retry of every file otherwise
         builder = module.builder(name, data_dir=data_dir, file_format="array_record")
-        builder.download_and_prepare()
+        with _few_retries():
+            builder.download_and_prepare()
     except Exception as error:
         raise checks.InputError(
             f"data.load: tfds:{name} could not be downloaded and prepared ({_first_line(error)}); "
             "check the connection, or prepare it elsewhere and pass its folder as data_dir"
         ) from error
-    finally:
-        logger.setLevel(level)
     return builder
+
+
+@contextlib.contextmanager
+def _few_retries() -> Iterator[None]:
+    """Without a network TFDS retries for 200 s, ten doubling waits a file; five take 6 s."""
+    from tensorflow_datasets.core.download import downloader
+
+    before = getattr(downloader, "MAX_RETRIES", None)
+    downloader.MAX_RETRIES = 5
+    try:
+        yield
+    finally:
+        downloader.MAX_RETRIES = before
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps back warnings about retries, absent folders and OpenCV: what matters is in our own errors."""
+    loggers = [logging.getLogger(name) for name in ("absl", "urllib3")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        yield
+    finally:
+        for logger, level in zip(loggers, levels):
+            logger.setLevel(level)
 
 
 def _keys(name: str, info: Any) -> tuple[str, str]:
@@ -142,4 +171,4 @@ def _tensorflow_source(name: str, builder: Any, split: str) -> Any:
 
 
 def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200]
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200].rstrip(".")

@@ -51,20 +51,27 @@ def predict(
     checks.at_least("evaluation.krr.predict", "block_size", block_size, 1)
     with precision.mode(dtype):
         x_s, y_s = jnp.asarray(distilled.x, dtype), jnp.asarray(distilled.y, dtype)
-        fit = partial(krr.alpha, reg=reg, reg_unit=reg_unit, solve_dtype=None)
-        dual = jax.jit(lambda x_s, y_s: fit(kernel_fn(x_s, x_s), y_s))(x_s, y_s)
+        dual = _fit(kernel_fn, x_s, y_s, reg, reg_unit)
         if not bool(jnp.all(jnp.isfinite(dual))):
             raise checks.NumericalError(
                 f"evaluation.krr.predict: the {len(x_s)} x {len(x_s)} kernel matrix does not factorise in {dtype} with "
                 f"reg = {reg:g} ({reg_unit}); try reg = {max(reg, 1e-7) * 100:g} or dtype='float64', and look for NaN "
                 "or repeated examples"
             )
-        block = jax.jit(lambda x, x_s, dual: kernel_fn(x, x_s) @ dual)
-        parts = [
-            np.asarray(block(jnp.asarray(x[start : start + block_size], dtype), x_s, dual))
-            for start in range(0, len(x), block_size)
-        ]
-    return np.concatenate(parts)
+        starts = range(0, len(x), block_size)
+        blocks = (jnp.asarray(x[start : start + block_size], dtype) for start in starts)
+        return np.concatenate([np.asarray(_apply(kernel_fn, block, x_s, dual)) for block in blocks])
+
+
+# The kernel is static, so that all sets of one size share one compilation.
+@partial(jax.jit, static_argnums=(0, 3, 4))
+def _fit(kernel_fn, x_s, y_s, reg, reg_unit):
+    return krr.alpha(kernel_fn(x_s, x_s), y_s, reg=reg, reg_unit=reg_unit, solve_dtype=None)
+
+
+@partial(jax.jit, static_argnums=0)
+def _apply(kernel_fn, x, x_s, dual):
+    return kernel_fn(x, x_s) @ dual
 
 
 def score(kernel_fn: KernelFn, distilled: Distilled, x: jax.Array, y_labels: jax.Array, **options: Any) -> Scores:

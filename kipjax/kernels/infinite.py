@@ -200,7 +200,7 @@ def _by_neural_tangents(architecture: tuple[str, ...], options: _Options) -> Any
     image = "conv" in architecture
     pixel_pairs = "pool" in architecture or "gap" in architecture
     inputs = functools.partial(stax.Identity()[2], diagonal_batch=True, diagonal_spatial=image and not pixel_pairs)
-    layers = _layers(stax, architecture, options)
+    layers = _layers(stax, architecture, options, pixel_pairs)
 
     def evaluate(x1: jax.Array, x2: jax.Array | None) -> jax.Array:
         x1, x2 = (x if image or x is None else jnp.reshape(x, (len(x), -1)) for x in (x1, x2))
@@ -215,19 +215,53 @@ def _by_neural_tangents(architecture: tuple[str, ...], options: _Options) -> Any
     return evaluate
 
 
-def _layers(stax: Any, architecture: tuple[str, ...], options: _Options) -> list[Any]:
+def _layers(stax: Any, architecture: tuple[str, ...], options: _Options, pixel_pairs: bool) -> list[Any]:
     """The kernel propagation of each layer by neural_tangents."""
     affine = {"W_std": options.w_std, "b_std": options.b_std}
     hidden = {**affine, "parameterization": options.parameterization}
+    convolution = stax.Conv(options.width, (3, 3), padding="SAME", **hidden)[2]
     words = {
-        "dense": [stax.Dense(options.width, **hidden), stax.Relu()],
-        "conv": [stax.Conv(options.width, (3, 3), padding="SAME", **hidden), stax.Relu()],
-        "pool": [stax.AvgPool((2, 2), strides=(2, 2), padding="VALID")],
-        "flatten": [stax.Flatten()],
-        "gap": [stax.GlobalAvgPool()],
+        "dense": [stax.Dense(options.width, **hidden)[2], stax.Relu()[2]],
+        "conv": [functools.partial(_conv_pairs, options) if pixel_pairs else convolution, stax.Relu()[2]],
+        "pool": [stax.AvgPool((2, 2), strides=(2, 2), padding="VALID")[2]],
+        "flatten": [stax.Flatten()[2]],
+        "gap": [stax.GlobalAvgPool()[2]],
     }
-    readout = stax.Dense(1, **affine, parameterization=options.readout_parameterization)
-    return [layer[2] for word in architecture for layer in words[word]] + [readout[2]]
+    readout = stax.Dense(1, **affine, parameterization=options.readout_parameterization)[2]
+    return [layer for word in architecture for layer in words[word]] + [readout]
+
+
+def _conv_pairs(options: _Options, k: Any) -> Any:
+    """A 3x3 SAME convolution where every pair of pixels counts, in place of ``stax.Conv``.
+
+    neural_tangents calls ``lax.conv``, which is slower, and which crashes the process in float64 on CPUs in jaxlib 0.10.2.
+    """
+    weight, bias = options.w_std**2, 0.0 if options.b_std is None else options.b_std**2
+    mean = {name: _mean_of_shifts(getattr(k, name)) for name in ("cov1", "cov2", "nngp", "ntk")}
+    out = {name: mean[name] if mean[name] is None else weight * mean[name] + bias for name in ("cov1", "cov2", "nngp")}
+    if k.ntk is None:
+        ntk = None
+    elif options.parameterization == "ntk":
+        ntk = weight * mean["ntk"] + out["nngp"]
+    else:
+        ntk = weight * mean["ntk"] + 9 * k.shape1[-1] * mean["nngp"] + (options.b_std is not None)
+    shapes = {name: (*getattr(k, name)[:-1], options.width) for name in ("shape1", "shape2")}
+    return k.replace(**out, **shapes, ntk=ntk, is_gaussian=True, is_input=False)
+
+
+def _mean_of_shifts(a: jax.Array | None) -> jax.Array | None:
+    """``[..., h, h, w, w]``: the mean of the nine equal shifts of both pixels by at most one; zero outside the images."""
+    if a is None or a.ndim == 0:
+        return a
+    for axis in (a.ndim - 4, a.ndim - 2):
+        size = a.shape[axis]
+        padded = jnp.pad(a, [(1, 1) if i in (axis, axis + 1) else (0, 0) for i in range(a.ndim)])
+        a = sum(_window(_window(padded, d, size, axis), d, size, axis + 1) for d in range(3)) / 3
+    return a
+
+
+def _window(a: jax.Array, start: int, size: int, axis: int) -> jax.Array:
+    return jax.lax.slice_in_dim(a, start, start + size, axis=axis)
 
 
 def _exact_diagonal(k: Any) -> Any:
