@@ -1,6 +1,6 @@
-"""A state, leaf by leaf: what each one is, its array for the disk, and the way back."""
+"""A state, leaf by leaf: what each one is, its bytes for the disk, and the way back."""
 
-import zlib
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -12,7 +12,7 @@ from kipjax.types import PyTree
 
 _NUMBERS = {bool: np.bool_, int: np.int64, float: np.float64, complex: np.complex128}
 
-__all__ = ["Leaf", "crc", "decode", "describe", "empty", "encode", "require_same", "slot"]
+__all__ = ["Leaf", "byte_count", "decode", "describe", "encode", "require_same"]
 
 
 class Leaf(NamedTuple):
@@ -22,31 +22,19 @@ class Leaf(NamedTuple):
       name: its path in the state, such as ``opt_state.0.mu``.
       kind: ``array``, ``key`` (typed PRNG keys), ``number`` (Python's own) or ``none``.
       shape, dtype: of the leaf; for keys those of the key array.
-      crc: CRC-32 of its bytes; None in the description of a template.
-      impl: the name of a key's generator.
+      impl: the name of a key's generator; None in the description of a template.
     """
 
     name: str
     kind: str
     shape: tuple[int, ...] = ()
     dtype: str = ""
-    crc: int | None = None
     impl: str | None = None
 
     def __str__(self) -> str:
         if self.kind in ("array", "key"):
             return f"shape {self.shape} and dtype {self.dtype}"
         return "None" if self.kind == "none" else f"a Python {self.dtype}"
-
-
-def slot(index: int) -> str:
-    """The name that a leaf's array has in the file."""
-    return f"{index:05d}"
-
-
-def crc(array: np.ndarray) -> int:
-    """CRC-32 of an array's bytes in C order."""
-    return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
 
 
 def _flatten(state: PyTree) -> list[tuple[str, Any]]:
@@ -77,30 +65,26 @@ def _describe_leaf(name: str, leaf: Any) -> Leaf:
     )
 
 
-def encode(state: PyTree) -> tuple[dict[str, np.ndarray], list[Leaf]]:
-    """Copies of the arrays by slot (orbax refuses empty ones: their shape says all), and the record of every leaf."""
+def encode(state: PyTree) -> tuple[np.ndarray, list[Leaf]]:
+    """A copy of all bytes of a state ``[n]`` uint8, leaf after leaf, and the record of every leaf."""
     checks.require(
         not checks.is_traced(state), "checkpoint.save", "the state is traced and has no values yet; save outside of jit"
     )
-    arrays, leaves = {}, describe(state)
+    parts, leaves = [np.zeros(0, np.uint8)], describe(state)
     for i, (_, value) in enumerate(_flatten(state)):
-        leaf = leaves[i]
-        if leaf.kind == "none":
-            continue
-        array = _to_array(leaf, value)
-        impl = str(jax.random.key_impl(value)) if leaf.kind == "key" else None
-        leaves[i] = leaf._replace(crc=crc(array), impl=impl)
-        if array.size:
-            arrays[slot(i)] = array
-    return arrays, leaves
+        if leaves[i].kind != "none":
+            parts.append(np.ascontiguousarray(_to_array(leaves[i], value)).reshape(-1).view(np.uint8))
+        if leaves[i].kind == "key":
+            leaves[i] = leaves[i]._replace(impl=str(jax.random.key_impl(value)))
+    return np.concatenate(parts), leaves
 
 
 def _to_array(leaf: Leaf, value: Any) -> np.ndarray:
-    """A copy of one leaf's numbers."""
+    """One leaf's numbers."""
     if leaf.kind == "key":
-        return np.array(jax.random.key_data(value))
+        return np.asarray(jax.random.key_data(value))
     try:
-        return np.array(value, _NUMBERS.get(type(value)))
+        return np.asarray(value, _NUMBERS.get(type(value)))
     except OverflowError:
         raise checks.InputError(f"checkpoint.save: leaf {leaf.name} is {value}; integers must fit 64 bits") from None
 
@@ -120,30 +104,39 @@ def require_same(where: str, saved: list[Leaf], needed: list[Leaf]) -> None:
         )
 
 
-def empty(leaf: Leaf) -> np.ndarray:
-    """An array of the shape and dtype that a leaf is stored in."""
+def _stored(leaf: Leaf) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and dtype of a leaf's numbers."""
     if leaf.kind == "key":
-        data = jax.eval_shape(
-            lambda: jax.random.key_data(jax.random.split(jax.random.key(0, impl=leaf.impl), leaf.shape))
-        )
-        return np.empty(data.shape, data.dtype)
+        data = jax.random.key_data(jax.random.key(0, impl=leaf.impl))
+        return leaf.shape + data.shape, data.dtype
     if leaf.kind == "number":
-        return np.empty((), {kind.__name__: dtype for kind, dtype in _NUMBERS.items()}[leaf.dtype])
-    return np.empty(leaf.shape, jnp.dtype(leaf.dtype))
+        return (), np.dtype({kind.__name__: dtype for kind, dtype in _NUMBERS.items()}[leaf.dtype])
+    return leaf.shape, jnp.dtype(leaf.dtype)
 
 
-def decode(arrays: dict[str, np.ndarray], leaves: list[Leaf], template: PyTree) -> PyTree:
-    """The state: every leaf of the kind that the template has in its place."""
+def byte_count(leaf: Leaf) -> int:
+    """How many bytes of the whole belong to a leaf."""
+    if leaf.kind == "none":
+        return 0
+    shape, dtype = _stored(leaf)
+    return math.prod(shape) * dtype.itemsize
+
+
+def decode(content: np.ndarray, leaves: list[Leaf], template: PyTree) -> PyTree:
+    """The inverse of ``encode``: every leaf of the kind that the template has in its place."""
     treedef = jax.tree.structure(template, is_leaf=lambda leaf: leaf is None)
-    values = [
-        None if like is None else _decode_leaf(arrays[slot(i)], leaves[i], like)
-        for i, (_, like) in enumerate(_flatten(template))
-    ]
+    ends = np.cumsum([byte_count(leaf) for leaf in leaves])
+    values = []
+    for (_, like), leaf, end in zip(_flatten(template), leaves, ends):
+        part = content[end - byte_count(leaf) : end]
+        values.append(None if leaf.kind == "none" else _decode_leaf(part, leaf, like))
     return jax.tree.unflatten(treedef, values)
 
 
-def _decode_leaf(array: np.ndarray, leaf: Leaf, like: Any) -> Any:
-    """One leaf from its array."""
+def _decode_leaf(part: np.ndarray, leaf: Leaf, like: Any) -> Any:
+    """One leaf from its bytes."""
+    shape, dtype = _stored(leaf)
+    array = part.copy().view(dtype).reshape(shape)
     if leaf.kind == "number":
         return array.item()
     if isinstance(like, np.ndarray | np.generic):

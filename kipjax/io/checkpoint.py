@@ -3,7 +3,8 @@
 orbax writes a step into a folder under a temporary name and renames it when it is complete, so an unfinished step is
 never seen. Around that this module adds what a resumed run needs: leaves of every kind (typed PRNG keys, float64
 without JAX's 64-bit mode, empty arrays, None, Python numbers) come back as they were, a checkpoint of another run is
-told apart leaf by leaf, and damage is found by a checksum of every leaf.
+told apart leaf by leaf, and damage is found by checksums. All leaves go to the disk as one array of bytes: that is
+faster than a file each, and orbax reports a damaged one without noise from the threads that read the others.
 
 A damaged step is reported, not skipped: going back to an older step is the user's decision, and deleting the damaged
 step's folder is all it takes.
@@ -101,10 +102,11 @@ class Checkpointer:
             "checkpoint.save",
             f"step is {step} and {self.folder} already holds step {latest}; resume from it or choose a new folder",
         )
-        arrays, leaves = _leaves.encode(state)
-        record = json.dumps({"leaves": leaves, "extra": to_jsonable(extra or {}, "checkpoint.save: extra")})
+        content, leaves = _leaves.encode(state)
+        extra = to_jsonable(extra or {}, "checkpoint.save: extra")
+        record = json.dumps({"leaves": leaves, "crc": zlib.crc32(content.data), "extra": extra})
         with self._writing():
-            self._manager.save(step, args=_save_args(arrays, record), force=True)
+            self._manager.save(step, args=_save_args(content, record), force=True)
             self._own = step
 
     def restore(self, template: PyTree) -> Restored | None:
@@ -122,11 +124,14 @@ class Checkpointer:
         if not steps:
             return None
         step = steps[-1]
-        leaves, extra = self._read_manifest(step, steps)
+        record = self._read_manifest(step, steps)
+        leaves = [_leaves.Leaf(*row)._replace(shape=tuple(row[2])) for row in record["leaves"]]
         _leaves.require_same(f"checkpoint.restore: {self._path(step)}", leaves, _leaves.describe(template))
-        arrays = self._read_arrays(step, steps, leaves)
+        content = self._read_content(step, steps, sum(map(_leaves.byte_count, leaves)))
+        if zlib.crc32(content.data) != record["crc"]:
+            raise self._damaged(step, steps, "is damaged (the checksum of the state is wrong)")
         self._own = step
-        return Restored(step, _leaves.decode(arrays, leaves, template), extra)
+        return Restored(step, _leaves.decode(content, leaves, template), record["extra"])
 
     def wait(self) -> None:
         """Returns when everything saved is on the disk; raises if that failed."""
@@ -171,8 +176,8 @@ class Checkpointer:
         remedy = f"to resume from step {older[-1]}" if older else "to start anew"
         return checks.InputError(f"checkpoint.restore: {self._path(step)} {why}; delete that folder {remedy}")
 
-    def _read_manifest(self, step: int, steps: list[int]) -> tuple[list[_leaves.Leaf], dict[str, Any]]:
-        """The recorded leaves and the ``extra`` dict."""
+    def _read_manifest(self, step: int, steps: list[int]) -> dict[str, Any]:
+        """The record of a step: its leaves, the checksum of their bytes, and the ``extra`` dict."""
         import orbax.checkpoint as ocp
 
         try:
@@ -191,26 +196,20 @@ class Checkpointer:
             f"written in format version {version}, and this kipjax reads up to {FORMAT_VERSION}; upgrade kipjax or "
             "start in a new folder",
         )
-        record = json.loads(manifest["record"])
-        leaves = [_leaves.Leaf(*row) for row in record["leaves"]]
-        return [leaf._replace(shape=tuple(leaf.shape)) for leaf in leaves], record["extra"]
+        return json.loads(manifest["record"])
 
-    def _read_arrays(self, step: int, steps: list[int], leaves: list[_leaves.Leaf]) -> dict[str, np.ndarray]:
-        """The stored arrays by slot, each checked against its checksum."""
+    def _read_content(self, step: int, steps: list[int], size: int) -> np.ndarray:
+        """The bytes of the state, ``[size]`` uint8."""
         import orbax.checkpoint as ocp
 
-        arrays = {_leaves.slot(i): _leaves.empty(leaf) for i, leaf in enumerate(leaves) if leaf.kind != "none"}
-        stored = {slot: array for slot, array in arrays.items() if array.size}
+        template = {"content": np.empty(size, np.uint8)}
+        if not size:
+            return template["content"]
         try:
-            if stored:
-                items = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(stored)))
-                arrays |= {slot: np.asarray(array) for slot, array in items["state"].items()}
+            items = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(template)))
+            return np.asarray(items["state"]["content"])
         except Exception as error:  # see _writing
             raise self._damaged(step, steps, f"is damaged ({_files.one_line(error, 80)})") from error
-        for i, leaf in enumerate(leaves):
-            if leaf.kind != "none" and _leaves.crc(arrays[_leaves.slot(i)]) != leaf.crc:
-                raise self._damaged(step, steps, f"is damaged (the checksum of {leaf.name} is wrong)")
-        return arrays
 
 
 class _Quiet(logging.Filter):
@@ -244,14 +243,14 @@ def _manager(folder: str, keep: int, background: bool) -> Any:
     return ocp.CheckpointManager(folder, options=options)
 
 
-def _save_args(arrays: dict[str, np.ndarray], record: str) -> Any:
-    """A step as orbax takes it: the arrays, if any, and the manifest."""
+def _save_args(content: np.ndarray, record: str) -> Any:
+    """A step as orbax takes it: the manifest, and the bytes if there are any (it refuses empty arrays)."""
     import orbax.checkpoint as ocp
 
     manifest = {"format": FORMAT, "version": FORMAT_VERSION, "record": record, "crc": zlib.crc32(record.encode())}
     items: dict[str, Any] = {"manifest": ocp.args.JsonSave(manifest)}
-    if arrays:
-        items["state"] = ocp.args.StandardSave(arrays)
+    if content.size:
+        items["state"] = ocp.args.StandardSave({"content": content})
     return ocp.args.Composite(**items)
 
 
