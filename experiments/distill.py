@@ -30,15 +30,19 @@ flags.mark_flags_as_required(["config", "workdir"])
 
 
 def main() -> None:
-    config = FLAGS.config
+    run(FLAGS.config, FLAGS.workdir, resume=FLAGS.resume, overwrite=FLAGS.overwrite)
+
+
+def run(config, workdir: str, *, resume: bool = False, overwrite: bool = False) -> None:
+    """One experiment from its config to its run folder."""
     run_folder.check_schedule(config)
-    run_folder.prepare(FLAGS.workdir, config, resume=FLAGS.resume, overwrite=FLAGS.overwrite)
+    run_folder.prepare(workdir, config, resume=resume, overwrite=overwrite)
     began = time.monotonic()
     experiment = build.experiment(config)
-    run_folder.claim(FLAGS.workdir, config)
-    state = train(config, experiment, FLAGS.workdir, resume=FLAGS.resume)
-    artifact = report.artifact(config, experiment, state)
-    report.write(FLAGS.workdir, artifact, experiment, config, seconds=time.monotonic() - began)
+    run_folder.claim(workdir, config)
+    state = train(config, experiment, workdir, resume=resume)
+    made = report.artifact(config, experiment, state)
+    report.write(workdir, made, experiment, config, seconds=time.monotonic() - began)
 
 
 def train(config, experiment: build.Experiment, workdir: str, *, resume: bool):

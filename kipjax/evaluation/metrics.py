@@ -54,7 +54,7 @@ def summarize(values: Iterable[float]) -> Summary:
 
 def zero_one(z: jax.Array, y: jax.Array) -> jax.Array:
     """1 where the largest entries of ``z [n, k]`` and ``y [n, k]`` differ in place, else 0: ``[n]``."""
-    return (jnp.argmax(z, axis=-1) != jnp.argmax(y, axis=-1)).astype(z.dtype)
+    return (jnp.argmax(z, axis=-1) != jnp.argmax(y, axis=-1)).astype(jnp.result_type(float))
 
 
 def squared(z: jax.Array, y: jax.Array) -> jax.Array:

@@ -1,0 +1,209 @@
+"""Speed, as ratios taken in one run on one machine.
+
+python -m experiments.benchmark [--only=kip,driver,import] [--out=benchmark.json]
+
+Every row times two programs in turn, a b a b ..., and reports the median of the pairwise ratios, so that a machine whose
+speed drifts does not decide the result. Nothing here is a test.
+"""
+
+import functools
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from absl import flags
+
+from configs.kip import fashion_mnist
+from experiments import build, cli
+from kipjax import checks, kernels
+from kipjax.core import loop
+from kipjax.io import log
+
+FLAGS = flags.FLAGS
+flags.DEFINE_list("only", [], "Rows to run, by name; all unless given.")
+flags.DEFINE_integer("pairs", 5, "Pairs of timings per row.", lower_bound=1)
+flags.DEFINE_integer("steps", 20, "Training steps per timing.", lower_bound=1)
+flags.DEFINE_string("out", None, "Also write the rows to this JSON file.")
+
+
+class Row(NamedTuple):
+    """Seconds per unit of ours and of what it is compared with, and the pairwise ratio ours / other."""
+
+    name: str
+    unit: str
+    ours: float
+    other: float
+    ratio: float
+    smallest_ratio: float
+    largest_ratio: float
+    aim: str
+
+
+def main() -> None:
+    unknown = [name for name in FLAGS.only if name not in ROWS]
+    checks.require(not unknown, "--only", f"{', '.join(unknown)} unknown; choose from {', '.join(ROWS)}")
+    machine = {"device": jax.devices()[0].device_kind, "cores": os.cpu_count(), "jax": jax.__version__}
+    machine |= {"python": platform.python_version(), "system": platform.platform()}
+    print("  ".join(f"{name} {value}" for name, value in machine.items()))
+    rows = []
+    for name in FLAGS.only or ROWS:
+        rows.append(ROWS[name]())
+        r = rows[-1]
+        spread = f"{r.smallest_ratio:.3f}..{r.largest_ratio:.3f}"
+        print(
+            f"{r.name:<58} {1e3 * r.ours:9.2f} {1e3 * r.other:9.2f} ms/{r.unit}  ratio {r.ratio:.3f} ({spread})  {r.aim}"
+        )
+    if FLAGS.out:
+        log.write_json(FLAGS.out, {"machine": machine, "rows": rows})
+
+
+def kip_against_the_notebooks_loop() -> Row:
+    """KIP FC1, 100 images, 6000 targets: the compiled loop against float64 with one dispatch and host batch a step."""
+    config = _config(images_per_class=10)
+    experiment = build.experiment(config)
+    ours = _scanned(experiment, FLAGS.steps)
+    return _compare(
+        "KIP step, FC1, 100 images, 6000 targets / notebook loop",
+        "step",
+        ours,
+        _notebook(config, experiment),
+        "<= 0.333",
+    )
+
+
+def driver_overhead() -> Row:
+    """A driver's dispatch of many sampled steps against the bare compiled step on one fixed batch plus its sampling."""
+    config = _config(images_per_class=1)
+    experiment = build.experiment(config)
+    return _compare(
+        "driver / bare compiled step, FC1, 10 images, 6000 targets",
+        "step",
+        _scanned(experiment, FLAGS.steps),
+        _bare(experiment),
+        "<= 1.05",
+    )
+
+
+def import_time() -> Row:
+    """``import kipjax`` against ``import jax``, each in a fresh interpreter."""
+
+    def timed(module):
+        def run():
+            began = time.perf_counter()
+            subprocess.run([sys.executable, "-c", f"import {module}"], check=True)
+            return time.perf_counter() - began
+
+        return run
+
+    return _compare(
+        "import kipjax / import jax (interpreter start included)", "import", timed("kipjax"), timed("jax"), "< 1500 ms"
+    )
+
+
+ROWS: dict[str, Callable[[], Row]] = {
+    "kip": kip_against_the_notebooks_loop,
+    "driver": driver_overhead,
+    "import": import_time,
+}
+
+
+def _config(images_per_class):
+    config = fashion_mnist.get_config()
+    config.init.ipc = images_per_class
+    return config
+
+
+def _compare(name, unit, ours, other, aim) -> Row:
+    """Warms both up, then times them in turn; each returns seconds per unit."""
+    ours(), other()
+    pairs = [(ours(), other()) for _ in range(FLAGS.pairs)]
+    ratios = [a / b for a, b in pairs]
+    a, b = (statistics.median(side) for side in zip(*pairs))
+    return Row(name, unit, a, b, statistics.median(ratios), min(ratios), max(ratios), aim)
+
+
+def _scanned(experiment, count):
+    """Seconds per step of the driver's compiled chunk."""
+    chunk = jax.jit(loop.steps(experiment.method, count), donate_argnums=2)
+    state = experiment.method.init(jax.random.key(0), experiment.start)
+    at = {"state": state, "step": 0}
+
+    def run():
+        began = time.perf_counter()
+        at["state"], infos = chunk(experiment.sample, jax.random.key(1), at["state"], jnp.asarray(at["step"]))
+        {name: float(np.mean(values)) for name, values in infos._asdict().items()}
+        at["step"] += count
+        return (time.perf_counter() - began) / count
+
+    return run
+
+
+def _bare(experiment):
+    """Seconds per step of the jitted step alone, with its batch drawn inside, called from Python."""
+
+    @functools.partial(jax.jit, donate_argnums=2)
+    def step(sample, key, state):
+        return experiment.method.step(key, state, sample(key))
+
+    at = {"state": jax.tree.map(jnp.array, experiment.method.init(jax.random.key(0), experiment.start))}
+    keys = list(jax.random.split(jax.random.key(1), FLAGS.steps))
+
+    def run():
+        began = time.perf_counter()
+        for key in keys:
+            at["state"], info = step(experiment.sample, key, at["state"])
+        jax.block_until_ready((at["state"], info))
+        return (time.perf_counter() - began) / FLAGS.steps
+
+    return run
+
+
+def _notebook(config, experiment):
+    """The KIP authors' loop: float64 everywhere, a class-balanced batch drawn on the host, one dispatch a step."""
+    task = experiment.task
+    x, labels = np.asarray(task.x_train, np.float64), np.asarray(task.train_labels)
+    y = np.eye(task.num_classes)[labels] - 1 / task.num_classes
+    members = [np.flatnonzero(labels == c) for c in range(task.num_classes)]
+    rng = np.random.default_rng(0)
+    kernel_fn = kernels.get(**config.kernel.to_dict())
+    optimizer = optax.adam(config.method.learning_rate)
+
+    def loss(x_s, y_s, x_t, y_t):
+        k_ss, k_ts = kernel_fn(x_s, x_s), kernel_fn(x_t, x_s)
+        ridge = config.method.reg * jnp.trace(k_ss) / len(k_ss) * jnp.eye(len(k_ss))
+        return 0.5 * jnp.mean((y_t - k_ts @ jax.scipy.linalg.solve(k_ss + ridge, y_s, assume_a="pos")) ** 2)
+
+    @jax.jit
+    def update(x_s, opt_state, y_s, x_t, y_t):
+        value, gradient = jax.value_and_grad(loss)(x_s, y_s, x_t, y_t)
+        updates, opt_state = optimizer.update(gradient, opt_state)
+        return optax.apply_updates(x_s, updates), opt_state, value
+
+    with jax.enable_x64(True):
+        x_s, y_s = (jnp.asarray(np.asarray(a, np.float64)) for a in experiment.start[:2])
+        at = {"x": x_s, "opt": optimizer.init(x_s)}
+
+    def run():
+        with jax.enable_x64(True):
+            began = time.perf_counter()
+            for _ in range(FLAGS.steps):
+                per_class = config.batch.size // len(members)
+                rows = np.concatenate([rng.choice(rows, per_class, replace=False) for rows in members])
+                at["x"], at["opt"], value = update(at["x"], at["opt"], y_s, x[rows], y[rows])
+                float(value)
+            return (time.perf_counter() - began) / FLAGS.steps
+
+    return run
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,37 @@
+"""Small data sets in the published file formats, written by the tests."""
+
+import numpy as np
+import pytest
+
+
+def _images(rng, n, shape):
+    """Classes that differ by a bright row, under noise."""
+    labels = np.arange(n) % 10
+    images = rng.integers(0, 100, size=(n, *shape), dtype=np.uint8)
+    images[np.arange(n), 2 * labels] += 120
+    return images, labels.astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def idx_folder(tmp_path_factory):
+    """MNIST's file format: 400 training and 60 test images."""
+    folder = tmp_path_factory.mktemp("idx")
+    rng = np.random.default_rng(0)
+    for prefix, n in (("train", 400), ("t10k", 60)):
+        images, labels = _images(rng, n, (28, 28))
+        header = np.array([0x803, n, 28, 28], ">i4").tobytes()
+        (folder / f"{prefix}-images-idx3-ubyte").write_bytes(header + images.tobytes())
+        (folder / f"{prefix}-labels-idx1-ubyte").write_bytes(np.array([0x801, n], ">i4").tobytes() + labels.tobytes())
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def cifar_folder(tmp_path_factory):
+    """CIFAR-10's binary format: five batches of 40 and a test batch of 30."""
+    folder = tmp_path_factory.mktemp("cifar-10-batches-bin")
+    rng = np.random.default_rng(0)
+    for name, n in [(f"data_batch_{i}", 40) for i in range(1, 6)] + [("test_batch", 30)]:
+        images, labels = _images(rng, n, (32, 32, 3))
+        rows = np.concatenate([labels[:, None], images.transpose(0, 3, 1, 2).reshape(n, -1)], axis=1)
+        (folder / f"{name}.bin").write_bytes(rows.tobytes())
+    return str(folder)

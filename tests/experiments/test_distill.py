@@ -1,0 +1,218 @@
+"""The driver: every config runs, a killed run resumes bit for bit, and mistakes end in a line or two."""
+
+import importlib
+import json
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+import kipjax
+from experiments import distill, run_folder
+from kipjax import checks
+from kipjax.io import log
+
+ROOT = pathlib.Path(__file__).parents[2]
+CONFIGS = sorted(
+    str(path.relative_to(ROOT))
+    for path in (ROOT / "configs").rglob("*.py")
+    if path.name != "__init__.py" and path.parent.name != "configs"
+)
+
+
+def load(path, variant="tiny"):
+    module = importlib.import_module(path.removesuffix(".py").replace("/", "."))
+    return module.get_config(variant)
+
+
+def command(*flags):
+    return [sys.executable, "-m", "experiments.distill", *flags]
+
+
+def cli(*flags, **options):
+    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(ROOT / ".jax_cache")}
+    return subprocess.run(command(*flags), cwd=ROOT, env=environment, capture_output=True, text=True, **options)
+
+
+@pytest.mark.parametrize("path", CONFIGS)
+def test_the_tiny_variant_of_every_config_runs(path, tmp_path, capsys, request):
+    config = load(path)
+    if config.data.name in ("mnist", "fashion_mnist"):
+        config.data.data_dir = request.getfixturevalue("idx_folder")
+    if config.data.name == "cifar10":
+        config.data.data_dir = request.getfixturevalue("cifar_folder")
+    distill.run(config, str(tmp_path))
+    made = kipjax.load(tmp_path / "distilled.npz")
+    assert made.distilled.x.shape[0] == 10 * config.init.ipc
+    assert made.meta["method"] == config.method.name and made.meta["config"]["seed"] == 0
+    assert json.loads((tmp_path / "config.json").read_text())["steps"] == config.steps
+    lines = log.read(tmp_path / "metrics.jsonl")
+    assert [line["step"] for line in lines] == list(range(config.log_every, config.steps + 1, config.log_every))
+    assert (tmp_path / "distilled.png").stat().st_size > 1000
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert {row["trained_on"] for row in summary["results"]} >= {"distilled", "random subset"}
+    assert all(row["accuracy"]["n"] == len(row["accuracies"]) for row in summary["results"])
+    printed = capsys.readouterr().out
+    assert "distilled, " in printed and "random subset, " in printed and "(n=2)" in printed
+
+
+@pytest.mark.parametrize("path", CONFIGS)
+def test_every_config_says_how_to_run_it(path):
+    text = (ROOT / path).read_text()
+    assert f"--config={path}" in text.split('"""')[1]
+
+
+def test_variants_of_configs_build():
+    for path in CONFIGS:
+        for variant in ("rbf", "notebook", "augmented", "corrupted", "myrtle"):
+            if f"def {variant}(" in (ROOT / path).read_text():
+                assert load(path, variant).steps > 0
+
+
+def test_augmented_targets_and_learned_kernel_reach_the_artifact(tmp_path):
+    config = load("configs/kip/digits.py")
+    config.augment.update(rotation=10.0, shift=0.1, flip=True, channel_shift=1.0, fraction=0.5)
+    config.kernel = {"name": "rbf", "gamma": 1.0}
+    config.learn_kernel = ("gamma",)
+    config.method.learn_labels = True
+    distill.run(config, str(tmp_path))
+    made = kipjax.load(tmp_path / "distilled.npz")
+    assert made.meta["kernel"]["name"] == "rbf" and 0 < abs(made.meta["kernel"]["gamma"] - 1.0) < 1
+    assert (tmp_path / "labels.png").exists()
+
+
+def test_killed_and_resumed_ends_bit_for_bit_like_the_uninterrupted_run(tmp_path):
+    flags = [
+        "--config=configs/kip/digits.py",
+        "--config.steps=600",
+        "--config.log_every=5",
+        "--config.checkpoint_every=10",
+        "--config.eval_every=0",
+        "--config.evaluation.seeds=1",
+        "--config.evaluation.full_size=0",
+        "--config.method.learn_labels=True",
+        "--config.method.rho=0.2",
+    ]
+    whole = cli(*flags, f"--workdir={tmp_path / 'whole'}")
+    assert whole.returncode == 0, whole.stderr
+    cut = tmp_path / "cut"
+    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(ROOT / ".jax_cache")}
+    process = subprocess.Popen(
+        command(*flags, f"--workdir={cut}"),
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    deadline = time.monotonic() + 120
+    while not list(cut.glob("checkpoints/[0-9]*")) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(random.uniform(0, 0.3))
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert process.returncode == -signal.SIGKILL, "the run must still have been running"
+    refused = cli(*flags, f"--workdir={cut}")
+    assert refused.returncode == 2 and "already holds a run; pass --resume" in refused.stderr
+    resumed = cli(*flags, f"--workdir={cut}", "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    assert "resuming at step" in resumed.stdout
+    a, b = (kipjax.load(folder / "distilled.npz") for folder in (tmp_path / "whole", cut))
+    assert a.distilled.x.tobytes() == b.distilled.x.tobytes()
+    assert a.distilled.y.tobytes() == b.distilled.y.tobytes()
+    assert (tmp_path / "whole" / "metrics.jsonl").read_bytes() == (cut / "metrics.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--config.nope=3"], "no field 'nope'"),
+        (["--config.steps=many"], "invalid literal"),
+        (["--config.data.name=digit"], "digits"),
+        (["--config.kernel.name=fcx"], "choose one of linear, rbf"),
+        (["--config.method.reg=-1"], "reg is -1.0; it must be at least 0"),
+        (["--config.batch.size=55"], "not divisible by num_classes (10)"),
+        (["--config.init.ipc=143"], "lower ipc or add images of that class"),
+        (["--config.init.ipc=1000"], "lower ipc"),
+        (["--config.log_every=4"], "no multiple of log_every"),
+        (["--resume", "--overwrite"], "cannot be combined"),
+    ],
+)
+def test_mistakes_end_in_one_or_two_lines(flags, words, tmp_path):
+    done = cli("--config=configs/kip/digits.py:tiny", f"--workdir={tmp_path}", *flags)
+    assert done.returncode == 2
+    assert words in done.stderr and "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) <= 2
+    assert not list(tmp_path.glob("distilled*"))
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [("configs/kip/missing.py", "no such file"), ("configs/kip/digits.py:huge", "variant is 'huge'")],
+)
+def test_wrong_config_files(config, words, tmp_path):
+    done = cli(f"--config={config}", f"--workdir={tmp_path}")
+    assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr
+
+
+def test_unwritable_workdir(tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    with pytest.raises(checks.InputError, match="choose a folder that you may write to"):
+        distill.run(load("configs/kip/digits.py"), str(blocked / "run"))
+
+
+def test_a_diverged_run_says_step_quantity_and_cause(tmp_path):
+    config = load("configs/kip/digits.py")
+    config.method.solve_dtype = "float32"
+    config.init.ipc = 50
+    config.method.reg = 1e-9
+    with pytest.raises(checks.NumericalError, match=r"loss.* not finite by step 2; .* does not factorise \(raise"):
+        distill.run(config, str(tmp_path))
+    assert not (tmp_path / "distilled.npz").exists()
+
+
+def test_a_full_disk_leaves_no_half_written_artifact(tmp_path, monkeypatch):
+    import errno
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    config = load("configs/kip/digits.py")
+    run = distill.report.write
+
+    def write(*args, **options):
+        monkeypatch.setattr(os, "fsync", full)
+        run(*args, **options)
+
+    monkeypatch.setattr(distill.report, "write", write)
+    with pytest.raises(checks.InputError, match="No space left on device"):
+        distill.run(config, str(tmp_path))
+    assert not (tmp_path / "distilled.npz").exists()
+
+
+def test_resume_refuses_another_config(tmp_path):
+    config = load("configs/kip/digits.py")
+    run_folder.prepare(str(tmp_path), config, resume=False)
+    run_folder.claim(str(tmp_path), config)
+    config.method.learning_rate = 0.5
+    with pytest.raises(checks.InputError, match=r"method.learning_rate was 0.04 and is 0.5"):
+        run_folder.prepare(str(tmp_path), config, resume=True)
+    config.method.learning_rate = 0.04
+    config.steps = 12
+    run_folder.prepare(str(tmp_path), config, resume=True)
+
+
+def test_a_longer_run_goes_on_from_a_finished_one(tmp_path):
+    config = load("configs/kip/digits.py")
+    distill.run(config, str(tmp_path / "a"))
+    config.steps = 12
+    distill.run(config, str(tmp_path / "a"), resume=True)
+    distill.run(config, str(tmp_path / "b"))
+    a, b = (kipjax.load(tmp_path / name / "distilled.npz").distilled.x for name in "ab")
+    np.testing.assert_array_equal(a, b)
