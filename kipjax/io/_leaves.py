@@ -90,18 +90,16 @@ def _to_array(leaf: Leaf, value: Any) -> np.ndarray:
 
 
 def require_same(where: str, saved: list[Leaf], needed: list[Leaf]) -> None:
-    """The checkpoint must have the leaves that the run needs, in the same shapes and dtypes."""
+    """The checkpoint must have the leaves that the run needs, in the same order, shapes and dtypes."""
     remedy = "resume with the configuration that wrote it, or start in a new folder"
-    by_name, needed_names = {leaf.name: leaf for leaf in saved}, {leaf.name for leaf in needed}
-    for leaf in needed:
-        got = by_name.get(leaf.name)
-        checks.require(got is not None, where, f"it has no leaf {leaf.name}, which this run's state has; {remedy}")
-        if got is not None and str(got) != str(leaf):
-            raise checks.InputError(f"{where}: leaf {leaf.name} has {got}, and this run needs {leaf}; {remedy}")
-    for leaf in saved:
-        checks.require(
-            leaf.name in needed_names, where, f"it has a leaf {leaf.name}, unlike this run's state; {remedy}"
-        )
+    saved_names, needed_names = [leaf.name for leaf in saved], [leaf.name for leaf in needed]
+    for name in needed_names:
+        checks.require(name in saved_names, where, f"it has no leaf {name}, which this run's state has; {remedy}")
+    for name in saved_names:
+        checks.require(name in needed_names, where, f"it has a leaf {name}, unlike this run's state; {remedy}")
+    checks.require(saved_names == needed_names, where, f"its leaves {saved_names} come in another order; {remedy}")
+    for got, leaf in zip(saved, needed):
+        checks.require(str(got) == str(leaf), where, f"leaf {leaf.name} has {got}, and this run needs {leaf}; {remedy}")
 
 
 def _stored(leaf: Leaf) -> tuple[tuple[int, ...], np.dtype]:

@@ -249,6 +249,21 @@ def test_another_runs_checkpoint_is_told_apart_by_leaf(tmp_path, template, words
     assert str(tmp_path / "7") in text and "resume with the configuration that wrote it" in text
 
 
+def test_leaves_in_another_order_are_not_mixed_up(tmp_path):
+    class Swapped(NamedTuple):
+        opt: object
+        x: object
+
+    class Plain(NamedTuple):
+        x: object
+        opt: object
+
+    save_one(tmp_path, Plain(jnp.ones(2), jnp.zeros(2)))
+    assert "its leaves ['x', 'opt'] come in another order" in error_of(tmp_path, Swapped(jnp.ones(2), jnp.zeros(2)))
+    got = restore(tmp_path, Plain(*jnp.ones((2, 2))))
+    assert (got.state.x == 1).all() and (got.state.opt == 0).all()
+
+
 @pytest.mark.parametrize(
     "leaf, words",
     [("text", "leaf x of the state is a str"), (np.array([None]), "dtype object"), (2**64, "must fit 64 bits")],
