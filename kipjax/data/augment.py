@@ -46,7 +46,7 @@ def warp(*, max_degrees: float = 0.0, height: float = 0.0, width: float = 0.0) -
     checks.within("augment.warp", "width", width, 0.0, 1.0)
 
     def augment(key: jax.Array, x: jax.Array) -> jax.Array:
-        _check_images("augment.warp", x)
+        x = _images("augment.warp", x)
         unit = jax.random.uniform(key, (3, x.shape[0]), x.dtype, -1.0, 1.0)
         ranges = jnp.array([max_degrees * jnp.pi / 180, height * x.shape[1], width * x.shape[2]], x.dtype)
         angle, down, right = unit * ranges[:, None]
@@ -77,7 +77,7 @@ def flip(probability: float = 0.5) -> Augment:
     checks.within("augment.flip", "probability", probability, 0.0, 1.0)
 
     def augment(key: jax.Array, x: jax.Array) -> jax.Array:
-        _check_images("augment.flip", x)
+        x = _images("augment.flip", x)
         chosen = jax.random.bernoulli(key, probability, (x.shape[0], 1, 1, 1))
         return jnp.where(chosen, x[:, :, ::-1], x)
 
@@ -99,7 +99,7 @@ def channel_shift(max_shift: float) -> Augment:
     checks.at_least("augment.channel_shift", "max_shift", max_shift, 0.0)
 
     def augment(key: jax.Array, x: jax.Array) -> jax.Array:
-        _check_images("augment.channel_shift", x)
+        x = _images("augment.channel_shift", x)
         value = jax.random.uniform(key, (x.shape[0], 1, 1, 1), x.dtype, -max_shift, max_shift)
         low, high = _range(x)
         return jnp.clip(x + value, low[:, None, None, None], high[:, None, None, None])
@@ -134,6 +134,7 @@ def on_fraction(augment: Augment, fraction: float) -> Augment:
     checks.within("augment.on_fraction", "fraction", fraction, 0.0, 1.0)
 
     def some(key: jax.Array, x: jax.Array) -> jax.Array:
+        x = jnp.asarray(x)
         count = round(fraction * x.shape[0])
         choice_key, augment_key = jax.random.split(key)
         if count == x.shape[0]:
@@ -207,7 +208,10 @@ def _replace(x: jax.Array, rows: jax.Array, new: jax.Array) -> jax.Array:
     return jnp.concatenate([x, new])[source]
 
 
-def _check_images(where: str, x: jax.Array) -> None:
+def _images(where: str, x: jax.Array) -> jax.Array:
+    """``x`` as a JAX array, which must be a batch of images."""
+    x = jnp.asarray(x)
     checks.require(
         x.ndim == 4, where, f"x has shape {x.shape}; expected a batch of images, [b, height, width, channels]"
     )
+    return x

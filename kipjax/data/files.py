@@ -101,6 +101,7 @@ def read_npz(path: pathlib.Path) -> Raw:
     """Arrays ``x_train``, ``y_train``, ``x_test``, ``y_test``, optionally ``class_names``; objects are refused."""
     keys = ("x_train", "y_train", "x_test", "y_test")
     try:
+        checks.require(zipfile.is_zipfile(path), "data.load", f"{path} is not a whole .npz archive; write it again")
         with np.load(path, allow_pickle=False) as archive:
             missing = [key for key in keys if key not in archive.files]
             checks.require(

@@ -175,9 +175,10 @@ def zca(
 ) -> Preprocess:
     """Regularised ZCA whitening as one paper defines it (see ``ZcaVariant`` for the formula and ``ZCA_VARIANTS``).
 
-    Covariance and eigenvectors are float64. With fewer images than pixels the eigenvalue factors from index ``n`` on
-    (in descending order) are set to 1, in the inverse too: directions in which the training set says nothing pass
-    unchanged (that is RCIG's rule; the other papers never had such data).
+    Covariance and eigenvectors are float64. With fewer images than pixels the factors of the directions in which the
+    training set says nothing are set to 1, in the inverse too, so that these pass unchanged. That is RCIG's rule, which
+    counts ``n`` known directions; after centring there are ``n - 1``, and counting so keeps ``W`` well defined. The
+    other papers never had such data.
 
     Args:
       x_train: raw training pixels ``[n, ...]``; images are flattened for the whitening and come back in their shape.
@@ -422,7 +423,7 @@ def _whiten(pre: Preprocess, x_train: Any, definition: ZcaVariant) -> Preprocess
     eigenvalues, vectors = np.linalg.eigh(covariance)
     root = np.sqrt(np.maximum(eigenvalues, 0.0) + eps)
     if n < d:
-        root[: d - n] = 1.0  # eigh sorts ascending
+        root[: d - (n - definition.centre)] = 1.0  # eigh sorts ascending
     centre = jnp.asarray(mean.reshape(np.shape(x_train)[1:]), jnp.float32) if definition.centre else None
     whiten, colour = (jnp.asarray((vectors * factor) @ vectors.T, jnp.float32) for factor in (1 / root, root))
     return pre._replace(centre=centre, zca=whiten, zca_inverse=colour)

@@ -156,7 +156,7 @@ _static = functools.partial(dataclasses.field, metadata={"static": True})
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class _Whole:
     """The full batch: ``x [n, ...]``, ``y [n, k]``."""
 
@@ -168,7 +168,7 @@ class _Whole:
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class _Uniform:
     """``x [n, d]`` flattened (gathering rows of a matrix is twice as fast on CPU), ``y [n, k]``."""
 
@@ -183,7 +183,7 @@ class _Uniform:
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class _PerClass:
     """``x [n, d]``, ``y [n, k]``; ``order [n]`` by class, with ``starts [k]`` and ``counts [k]``."""
 

@@ -203,7 +203,7 @@ def _fail_unknown(name: str) -> None:
         raise checks.InputError(f"data.load: there is no file or folder {name}; check the path")
     near = difflib.get_close_matches(name.lower().replace("-", "_"), KNOWN, n=1)
     raise checks.InputError(
-        f"data.load: unknown data set {name!r}{f', did you mean {near[0]!r}?' if near else ''}; "
+        f"data.load: unknown data set {name!r}{f' (did you mean {near[0]!r}?)' if near else ''}; "
         f"known: {', '.join(KNOWN)}, tfds:NAME, or a path to an .npz or folder"
     )
 

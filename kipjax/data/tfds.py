@@ -127,7 +127,9 @@ def _keys(name: str, info: Any) -> tuple[str, str]:
     ok = len(keys) == 2 and all(isinstance(key, str) and key in info.features for key in keys)
     ok = ok and hasattr(info.features[keys[1]], "names")
     checks.require(
-        ok, "data.load", f"tfds:{name} has the features {', '.join(info.features)}; expected an image and a class label"
+        ok,
+        "data.load",
+        f"tfds:{name} has the features {', '.join(sorted(info.features))}; expected an image and a class label",
     )
     return keys
 
@@ -171,4 +173,5 @@ def _tensorflow_source(name: str, builder: Any, split: str) -> Any:
 
 
 def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200].rstrip(".")
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines or [type(error).__name__])[0][:200].rstrip(".")
