@@ -11,6 +11,7 @@ import contextlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import operator
 import sys
 import threading
 import types
@@ -18,7 +19,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["install", "stax"]
+__all__ = ["diagonal_products", "install", "stax"]
 
 _PACKAGE = "neural_tangents"
 _CORE_NAMES = ("ClosedJaxpr", "Jaxpr", "JaxprEqn", "Literal", "Primitive", "Var")
@@ -38,14 +39,23 @@ def stax() -> types.ModuleType:
     try:
         import neural_tangents.stax
     except ModuleNotFoundError as error:
-        if error.name not in (_PACKAGE, "frozendict"):
+        missing = (error.name or "").partition(".")[0]
+        if missing not in (_PACKAGE, "frozendict"):
             raise
         raise ImportError(
-            f"kipjax.kernels.infinite: the package {error.name!r} is not installed, and the infinite-width kernels "
+            f"kipjax.kernels.infinite: the package {missing!r} is not installed, and the infinite-width kernels "
             "come from neural_tangents; run `pip install --no-deps neural-tangents frozendict`",
-            name=error.name,
+            name=missing,
         ) from error
     return neural_tangents.stax
+
+
+def diagonal_products(k: Any) -> tuple[Any, Any, Any]:
+    """Products of the two variances behind every entry of ``cov1``, ``nngp`` and ``cov2`` of a ``Kernel``."""
+    from neural_tangents._src.stax import requirements
+
+    outer = requirements.get_diagonal_outer_prods
+    return outer(k.cov1, k.cov2, k.diagonal_batch, k.diagonal_spatial, operator.mul)
 
 
 class _NeuralTangentsFinder(importlib.abc.MetaPathFinder):

@@ -4,8 +4,9 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from kipjax.checks import at_least
+from kipjax.checks import require
 from kipjax.kernels.basic import diagonal
 from kipjax.types import KernelFn
 
@@ -15,26 +16,27 @@ __all__ = ["batch"]
 def batch(kernel_fn: KernelFn, size: int) -> KernelFn:
     """The same kernel, evaluated in blocks of at most ``size`` by ``size`` pairs, one after the other.
 
-    The backward pass recomputes a block when it comes to it, so it too holds the intermediate arrays of one block only,
-    for about one more forward pass of time.
+        The backward pass recomputes a block when it comes to it, so it too holds the intermediate arrays of one block only,
+        for about one more forward pass of time.
 
-    Args:
-      kernel_fn: any kernel function.
-      size: rows and columns of a block, at least 1. The last blocks may be smaller.
+        Args:
+          kernel_fn: any kernel function.
+          size: rows and columns of a block, at least 1. The last blocks may be smaller.
 
-    Returns:
-      A kernel function with the same values and gradients, the exact diagonal of ``kernel_fn(x, x)`` included.
+        Returns:
+          A kernel function with the same values and gradients, the exact diagonal of ``kernel_fn(x, x)`` included.
 
-    Raises:
-      InputError: ``size`` is below 1.
+        Raises:
+          InputError: ``size`` is below 1.
 
-    >>> import jax.numpy as jnp
-    >>> from kipjax.kernels.basic import linear
-    >>> batch(linear(), 2)(jnp.ones((5, 3)), jnp.ones((3, 3))).shape
-    (5, 3)
+        >>> import jax.numpy as jnp
+    import numpy as np
+        >>> from kipjax.kernels.basic import linear
+        >>> batch(linear(), 2)(jnp.ones((5, 3)), jnp.ones((3, 3))).shape
+        (5, 3)
     """
-    at_least("kernels.batching.batch", "size", size, 1)
-    size = int(size)
+    whole = isinstance(size, int | np.integer) and size >= 1
+    require(whole, "kernels.batching.batch", f"size is {size!r}; it must be a whole number, at least 1")
 
     def batched(x1: jax.Array, x2: jax.Array) -> jax.Array:
         if max(len(x1), len(x2)) <= size:

@@ -1,4 +1,4 @@
-"""Random kernel families: one kernel drawn at each step, so that a set fits no single one too well (arXiv:2011.00050)."""
+"""Random kernel families: one kernel drawn at each step, so that a set fits no single one (arXiv:2011.00050)."""
 
 from collections.abc import Sequence
 from typing import Any
