@@ -63,9 +63,12 @@ def rotate(max_degrees: float = 10.0) -> Augment:
     return warp(max_degrees=max_degrees)
 
 
-def shift(height: float = 0.0, width: float = 0.0) -> Augment:
-    """Shifts each image by ``U(-height, height)`` of its height and ``U(-width, width)`` of its width; see ``warp``."""
-    return warp(height=height, width=width)
+def shift(height: float, width: float | None = None) -> Augment:
+    """Shifts each image by ``U(-height, height)`` of its height and ``U(-width, width)`` of its width; see ``warp``.
+
+    ``width`` is ``height`` unless given; both in 0..1.
+    """
+    return warp(height=height, width=height if width is None else width)
 
 
 def flip(probability: float = 0.5) -> Augment:
@@ -84,14 +87,15 @@ def flip(probability: float = 0.5) -> Augment:
     return augment
 
 
-def channel_shift(max_shift: float) -> Augment:
+def channel_shift(max_shift: float | jax.Array) -> Augment:
     """Adds one value from ``U(-max_shift, max_shift)`` to all channels of an image, clipped to the image's own range.
 
-    The unit is that of ``x``. Keras's unit is pixels, where all channels share it: for that,
-    ``in_pixel_space(pre, channel_shift(pixels))``. For a single channel, ``channel_shift(pixels / std)`` is the same.
+    The unit is that of ``x``. Keras's unit is pixels: ``in_pixel_space(pre, channel_shift(pixels))`` does that. In
+    standardised space ``channel_shift(pixels / pre.std)`` adds the same, and is the same for one channel; with several,
+    Keras clips to the range that all channels share in pixels, this one to that in standardised space.
 
     Args:
-      max_shift: at least 0.
+      max_shift: at least 0; ``[]``, or ``[c]`` where one random number is to be scaled for each channel.
 
     Returns:
       ``augment(key, x [b, h, w, c]) -> x``.
@@ -100,7 +104,7 @@ def channel_shift(max_shift: float) -> Augment:
 
     def augment(key: jax.Array, x: jax.Array) -> jax.Array:
         x = _images("augment.channel_shift", x)
-        value = jax.random.uniform(key, (x.shape[0], 1, 1, 1), x.dtype, -max_shift, max_shift)
+        value = jax.random.uniform(key, (x.shape[0], 1, 1, 1), x.dtype, -1.0, 1.0) * jnp.asarray(max_shift, x.dtype)
         low, high = _range(x)
         return jnp.clip(x + value, low[:, None, None, None], high[:, None, None, None])
 

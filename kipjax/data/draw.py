@@ -6,6 +6,7 @@ every training step; the draw below takes 0.1 ms or less for 6,000 of them.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from kipjax import checks
 
@@ -14,7 +15,7 @@ __all__ = ["without_replacement"]
 _ROUNDS = 32
 
 
-def without_replacement(key: jax.Array, count: int, total: int | jax.Array) -> jax.Array:
+def without_replacement(key: jax.Array, count: int, total: int | np.ndarray | jax.Array) -> jax.Array:
     """Distinct indices: the first ``count`` entries of a pseudo-random permutation of ``0 .. total - 1``.
 
     The permutation is a swap-or-not shuffle. Round ``r`` pairs every index ``i`` with ``pivot_r - i mod total``, and

@@ -65,8 +65,8 @@ def read_idx(folder: pathlib.Path) -> Raw:
     References:
       http://yann.lecun.com/exdb/mnist (file formats); Debian's package dataset-fashion-mnist holds the same four.
     """
-    paths = [_find(folder, name) for name in IDX_FILES]
-    missing = [name for name, path in zip(IDX_FILES, paths) if path is None]
+    paths = [path for name in IDX_FILES if (path := _find(folder, name))]
+    missing = [name for name in IDX_FILES if not _find(folder, name)]
     checks.require(
         not missing, "data.load", f"{folder} lacks {', '.join(missing)} (or .gz); all four IDX files are needed"
     )
@@ -107,7 +107,7 @@ def read_npz(path: pathlib.Path) -> Raw:
             checks.require(
                 not missing, "data.load", f"{path} lacks {', '.join(missing)}; it holds {', '.join(archive.files)}"
             )
-            arrays = [archive[key] for key in keys]
+            x_train, y_train, x_test, y_test = (archive[key] for key in keys)
             names = archive["class_names"].tolist() if "class_names" in archive.files else None
     except (OSError, EOFError, zipfile.BadZipFile, zlib.error, KeyError) as error:
         raise checks.InputError(f"data.load: {path} is not a whole .npz archive ({error}); write it again") from error
@@ -118,7 +118,7 @@ def read_npz(path: pathlib.Path) -> Raw:
             f"data.load: {path} cannot be read without pickle, which is never loaded ({error}); "
             "save plain numeric and string arrays"
         ) from error
-    return Raw(*arrays, None if names is None else tuple(map(str, names)))
+    return Raw(x_train, y_train, x_test, y_test, None if names is None else tuple(map(str, names)))
 
 
 def read_folder(folder: pathlib.Path) -> Raw:

@@ -66,8 +66,9 @@ def real(
 
 def noise(
     key: jax.Array,
-    shape: tuple[int, ...],
+    example_shape: tuple[int, ...],
     *,
+    ipc: int,
     num_classes: int,
     low: float = -1.0,
     high: float = 1.0,
@@ -79,7 +80,8 @@ def noise(
 
     Args:
       key: PRNG key.
-      shape: ``[m, ...]`` of the set; ``m`` a multiple of ``num_classes``.
+      example_shape: of one example, for example ``x_train.shape[1:]``.
+      ipc: images per class; the set has ``m = ipc * k`` rows.
       num_classes: ``k``.
       low, high: range in preprocessed space.
       std: standard deviation of normal noise instead (RCIG uses 0.3).
@@ -89,20 +91,21 @@ def noise(
       ``Distilled(x [m, ...], y [m, k])``, rows grouped by class in ascending order.
 
     Raises:
-      InputError: ``m`` is not divisible by ``num_classes``, or the range is empty.
+      InputError: ``ipc`` is below 1, or the range is empty.
 
     References:
       arXiv:2011.00050, section 4 ("noise init"). The paper does not give the range; this is that of its KIP_rho noise.
     """
     where = "initial.noise"
-    checks.divides(where, "shape[0]", shape[0], "num_classes", num_classes)
+    checks.at_least(where, "ipc", ipc, 1)
+    shape = (ipc * num_classes, *example_shape)
     checks.at_least(where, "high", high, low, strict=True)
     if std is None:
         x = jax.random.uniform(key, shape, jnp.float32, low, high)
     else:
         checks.at_least(where, "std", std, 0.0, strict=True)
         x = std * jax.random.normal(key, shape, jnp.float32)
-    labels = np.repeat(np.arange(num_classes), shape[0] // num_classes)
+    labels = np.repeat(np.arange(num_classes), ipc)
     return Distilled(x, _targets(labels, num_classes, centered, scale))
 
 
@@ -132,12 +135,12 @@ def class_means(x: Any, labels: Any, *, num_classes: int, centered: bool = True,
 
 def _size(where: str, ipc: int | None, size: int | None, num_classes: int, n: int, balanced: bool) -> int:
     """The number of rows that ``ipc`` or ``size`` asks for."""
-    checks.require((ipc is None) != (size is None), where, f"ipc is {ipc} and size is {size}; give exactly one of them")
-    checks.at_least(where, "size" if ipc is None else "ipc", size if ipc is None else ipc, 1)
-    m = size if ipc is None else ipc * num_classes
-    checks.require(
-        m <= n, where, f"a set of {m} images cannot be drawn from {n}; lower {'size' if ipc is None else 'ipc'}"
-    )
+    if (ipc is None) == (size is None):
+        raise checks.InputError(f"{where}: ipc is {ipc} and size is {size}; give exactly one of them")
+    name, value, times = ("ipc", ipc, num_classes) if ipc is not None else ("size", size or 0, 1)
+    checks.at_least(where, name, value, 1)
+    m = value * times
+    checks.require(m <= n, where, f"a set of {m} images cannot be drawn from {n}; lower {name}")
     if balanced:
         checks.divides(where, "size", m, "num_classes", num_classes)
     return m

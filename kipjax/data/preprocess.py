@@ -369,7 +369,8 @@ def _blocks(n: int) -> Iterator[slice]:
 
 
 def _make(mean: Any, std: Any, low: Any, high: Any) -> Preprocess:
-    return Preprocess(*(jnp.asarray(value, jnp.float32) for value in (mean, std, low, high)))
+    mean, std, low, high = (jnp.asarray(value, jnp.float32) for value in (mean, std, low, high))
+    return Preprocess(mean, std, low, high)
 
 
 def _channel_statistics(x_train: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -392,13 +393,13 @@ def _scaling(where: str, x_train: Any, scaling: str, constants: str | None, scal
             constants is None, where, f"constants is {constants!r}, but this variant does not standardise channels"
         )
         channels = np.shape(x_train)[-1]
-        return fixed(np.zeros(channels), np.ones(channels), scale)
+        return fixed([0.0] * channels, [1.0] * channels, scale)
     return standardize(x_train) if constants is None else _fixed_by_name(x_train, constants, scale)
 
 
 def _fixed_by_name(x_train: Any, constants: str | None, scale: float) -> Preprocess:
     checks.one_of("preprocess.fixed", "constants", constants, CONSTANTS)
-    mean, std = CONSTANTS[constants]
+    mean, std = CONSTANTS[str(constants)]
     channels = np.shape(x_train)[-1]
     checks.require(
         channels == len(mean),

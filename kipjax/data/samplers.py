@@ -51,9 +51,7 @@ def class_balanced(x: Any, y: Any, labels: Any, *, batch_size: int, num_classes:
     if batch_size == len(x):
         return _Whole(jnp.asarray(x), jnp.asarray(y))
     checks.divides(where, "batch_size", batch_size, "num_classes", num_classes)
-    return _PerClass(
-        *_grouped(where, x, y, labels, num_classes, batch_size // num_classes), batch_size // num_classes, True
-    )
+    return _per_class(where, x, y, labels, num_classes, batch_size // num_classes, flat=True)
 
 
 def per_class(x: Any, y: Any, labels: Any, *, batch_size: int, num_classes: int) -> Sampler:
@@ -75,7 +73,7 @@ def per_class(x: Any, y: Any, labels: Any, *, batch_size: int, num_classes: int)
     where = "samplers.per_class"
     _check_rows(where, x, y, labels, num_classes)
     checks.at_least(where, "batch_size", batch_size, 1)
-    return _PerClass(*_grouped(where, x, y, labels, num_classes, batch_size), batch_size, False)
+    return _per_class(where, x, y, labels, num_classes, batch_size, flat=False)
 
 
 def uniform(x: Any, y: Any, *, batch_size: int) -> Sampler:
@@ -191,7 +189,7 @@ class _PerClass:
     y: jax.Array
     order: jax.Array
     starts: jax.Array
-    counts: np.ndarray
+    counts: jax.Array
     example_shape: tuple[int, ...] = _static()
     per: int = _static()
     flat: bool = _static()
@@ -213,14 +211,15 @@ def _flat(x: jax.Array) -> jax.Array:
     return x.reshape(len(x), -1)
 
 
-def _grouped(where: str, x: Any, y: Any, labels: Any, num_classes: int, per: int) -> tuple:
-    """The data and class tables of ``_PerClass``."""
+def _per_class(where: str, x: Any, y: Any, labels: Any, num_classes: int, per: int, *, flat: bool) -> Sampler:
+    """A sampler of ``per`` rows of each class, and its tables."""
     members = _members(where, labels, num_classes, per)
     counts = np.array([len(rows) for rows in members], np.int32)
     order = np.concatenate(members).astype(np.int32)
-    x = jnp.asarray(x)
     starts = (np.cumsum(counts) - counts).astype(np.int32)
-    return _flat(x), jnp.asarray(y), jnp.asarray(order), jnp.asarray(starts), jnp.asarray(counts), x.shape[1:]
+    x = jnp.asarray(x)
+    tables = (jnp.asarray(table) for table in (order, starts, counts))
+    return _PerClass(_flat(x), jnp.asarray(y), *tables, example_shape=x.shape[1:], per=per, flat=flat)
 
 
 def _members(where: str, labels: Any, num_classes: int, per: int) -> list[np.ndarray]:

@@ -49,8 +49,8 @@ _DIGITS = tuple("0123456789")
 _GARMENTS = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 _CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
-KNOWN: dict[str, _Known | None] = {
-    "digits": None,
+KNOWN: dict[str, _Known] = {
+    "digits": _Known("embedded", ""),
     "mnist": _Known("idx", "mnist", _DIGITS),
     "fashion_mnist": _Known(
         "idx",
@@ -64,7 +64,7 @@ KNOWN: dict[str, _Known | None] = {
     "cifar100": _Known("cifar100", "cifar100"),
     "svhn": _Known("", "svhn_cropped"),
 }
-"""The names that ``load`` knows; ``None`` is embedded."""
+"""The names that ``load`` knows."""
 
 
 def load(name: str, *, data_dir: str | os.PathLike | None = None) -> Dataset:
@@ -151,8 +151,8 @@ def _digits() -> Dataset:
     """scikit-learn's 1797 digits of 8 x 8 pixels in 0..16: a fixed stratified split, 1437 to train and 360 to test."""
     from sklearn import datasets, model_selection
 
-    bunch = datasets.load_digits()
-    x, y = bunch.images.astype(np.uint8), bunch.target
+    x, y = datasets.load_digits(return_X_y=True)
+    x = x.astype(np.uint8).reshape(-1, 8, 8)
     x_train, x_test, y_train, y_test = model_selection.train_test_split(x, y, test_size=360, stratify=y, random_state=0)
     return from_arrays(x_train, y_train, x_test, y_test, num_classes=10)
 
@@ -189,12 +189,11 @@ def _load_path(name: str, data_dir: Any) -> Dataset:
     if not path.exists():
         _fail_unknown(name)
     kind = files.detect(path)
-    checks.require(
-        kind is not None,
-        "data.load",
-        f"{path} is no data set; expected an .npz, a folder of IDX or CIFAR binary files, or a folder with "
-        "train/CLASS/ and test/CLASS/ images",
-    )
+    if kind is None:
+        raise checks.InputError(
+            f"data.load: {path} is no data set; expected an .npz, a folder of IDX or CIFAR binary files, or a folder "
+            "with train/CLASS/ and test/CLASS/ images"
+        )
     return _checked(path, files.read(path, kind), _Known(kind, ""))
 
 

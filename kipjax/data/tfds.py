@@ -42,14 +42,14 @@ def read(name: str, data_dir: Any = None) -> files.Raw:
 def _read(name: str, builder: Any) -> files.Raw:
     image, label = _keys(name, builder.info)
     splits = builder.info.splits
-    test = next((split for split in _TEST_SPLITS if split in splits), None)
+    tests = [split for split in _TEST_SPLITS if split in splits]
     checks.require(
-        "train" in splits and test is not None,
+        "train" in splits and bool(tests),
         "data.load",
         f"tfds:{name} has the splits {', '.join(splits)}; expected train and test (or validation)",
     )
-    arrays = [array for split in ("train", test) for array in _arrays(name, builder, split, image, label)]
-    return files.Raw(*arrays, tuple(builder.info.features[label].names))
+    train, test = (_arrays(name, builder, split, image, label) for split in ("train", tests[0]))
+    return files.Raw(*train, *test, tuple(builder.info.features[label].names))
 
 
 def _import() -> Any:
@@ -162,7 +162,7 @@ def _source(builder: Any, split: str) -> Any:
 def _tensorflow_source(name: str, builder: Any, split: str) -> Any:
     """Examples of a set that was prepared as TFRecord; TensorFlow is kept away from the accelerator, which JAX owns."""
     try:
-        import tensorflow
+        import tensorflow  # pyright: ignore[reportMissingModuleSource,reportMissingImports]
     except ImportError as error:
         raise checks.InputError(
             f"data.load: tfds:{name} was prepared as {builder.info.file_format.value}, which only TensorFlow reads; "

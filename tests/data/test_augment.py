@@ -50,16 +50,17 @@ def test_rotate_and_shift_are_warps():
     x = _x()
     np.testing.assert_array_equal(augment.rotate(20.0)(KEY, x), augment.warp(max_degrees=20.0)(KEY, x))
     np.testing.assert_array_equal(augment.shift(0.1, 0.2)(KEY, x), augment.warp(height=0.1, width=0.2)(KEY, x))
+    np.testing.assert_array_equal(augment.shift(0.2)(KEY, x), augment.warp(height=0.2, width=0.2)(KEY, x))
     np.testing.assert_array_equal(augment.warp()(KEY, x), x)
 
 
 def test_shift_moves_rows_by_height_and_columns_by_width():
     rows = np.broadcast_to(np.arange(10.0, dtype=np.float32)[None, :, None, None], (4, 10, 6, 1))
-    moved = np.asarray(augment.shift(height=0.3)(KEY, rows))
+    moved = np.asarray(augment.shift(0.3, 0.0)(KEY, rows))
     assert np.ptp(moved, axis=2).max() < 1e-5  # still constant along each row
     steps = moved[:, 4:6, 0, 0] - rows[:, 4:6, 0, 0]
     assert np.abs(steps).max() <= 3 and np.abs(steps).max() > 0.2 and len(np.unique(steps.round(3))) > 3
-    np.testing.assert_allclose(augment.shift(width=0.3)(KEY, rows), rows, atol=1e-5)
+    np.testing.assert_allclose(augment.shift(0.0, 0.3)(KEY, rows), rows, atol=1e-5)
 
 
 def test_draws_fill_their_ranges():
@@ -86,6 +87,15 @@ def test_channel_shift_adds_one_value_per_image_within_its_range():
     np.testing.assert_allclose(out, np.clip(x + values, low, high), rtol=1e-6)
     assert np.abs(values).max() > 0.3 and len(np.unique(values)) == 8
     assert np.isfinite(jax.grad(lambda v: augment.channel_shift(0.5)(KEY, v).sum())(jnp.asarray(x))).all()
+
+
+def test_channel_shift_in_standardised_units_is_the_shift_in_pixels():
+    pixels = RNG.integers(0, 255, (6, 8, 8, 3)).astype(np.float32)
+    pixels[:, 0, 0], pixels[:, 0, 1] = -100, 400  # so that nothing is clipped
+    pre = preprocess.standardize(pixels)
+    x = preprocess.apply(pre, pixels)
+    out = augment.channel_shift(np.asarray(20.0 / pre.std))(KEY, x)[:, 1:]
+    np.testing.assert_allclose(out, augment.in_pixel_space(pre, augment.channel_shift(20.0))(KEY, x)[:, 1:], atol=1e-5)
 
 
 def test_compose_applies_in_order_with_different_keys():
@@ -134,6 +144,7 @@ def test_geometry_commutes_with_standardisation():
 
 def test_everything_runs_under_vmap_over_seeds():
     full = augment.on_fraction(augment.compose(augment.rotate(), augment.flip(), augment.channel_shift(0.1)), 0.5)
+    full = jax.jit(full)
     x, keys = _x(), jax.random.split(KEY, 3)
     together = jax.jit(jax.vmap(full, (0, None)))(keys, x)
     np.testing.assert_allclose(together, jnp.stack([full(key, x) for key in keys]), atol=1e-5)
@@ -141,16 +152,17 @@ def test_everything_runs_under_vmap_over_seeds():
 
 def test_on_classwise_batches_each_block_can_be_augmented_by_vmap():
     x = _x(6).reshape(2, 3, 9, 12, 2)
-    out = jax.vmap(augment.rotate())(jax.random.split(KEY, 2), x)
-    np.testing.assert_allclose(out[1], augment.rotate()(jax.random.split(KEY, 2)[1], x[1]), atol=1e-5)
+    turn = jax.jit(augment.rotate())
+    out = jax.vmap(turn)(jax.random.split(KEY, 2), x)
+    np.testing.assert_allclose(out[1], turn(jax.random.split(KEY, 2)[1], x[1]), atol=1e-5)
 
 
 @pytest.mark.parametrize(
     ("call", "words"),
     [
         (lambda: augment.rotate(-1.0), "max_degrees is -1.0; it must lie between 0.0 and 180.0"),
-        (lambda: augment.shift(height=1.5), "height is 1.5; it must lie between 0.0 and 1.0"),
-        (lambda: augment.shift(width=-0.1), "width is -0.1; it must lie between 0.0 and 1.0"),
+        (lambda: augment.shift(1.5), "height is 1.5; it must lie between 0.0 and 1.0"),
+        (lambda: augment.shift(0.1, -0.1), "width is -0.1; it must lie between 0.0 and 1.0"),
         (lambda: augment.flip(2.0), "probability is 2.0; it must lie between 0.0 and 1.0"),
         (lambda: augment.channel_shift(-1.0), "max_shift is -1.0; it must be at least 0.0"),
         (lambda: augment.on_fraction(augment.flip(), 1.5), "fraction is 1.5; it must lie between 0.0 and 1.0"),

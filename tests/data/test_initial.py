@@ -36,16 +36,16 @@ def test_real_unbalanced_draws_distinct_images_of_all_and_keeps_their_labels():
 
 
 def test_noise_is_uniform_on_its_range_with_balanced_labels():
-    start = initial.noise(KEY, (6, 50, 50, 1), num_classes=3, low=-0.5, high=2.0)
+    start = initial.noise(KEY, (50, 50, 1), ipc=2, num_classes=3, low=-0.5, high=2.0)
     x = np.asarray(start.x)
     assert x.shape == (6, 50, 50, 1) and -0.5 <= x.min() < -0.49 and 1.99 < x.max() < 2.0
     assert x.mean() == pytest.approx(0.75, abs=0.03) and x.std() == pytest.approx(2.5 / np.sqrt(12), abs=0.02)
     np.testing.assert_allclose(start.y, np.eye(3)[[0, 0, 1, 1, 2, 2]] - 1 / 3, rtol=1e-6)
-    assert np.abs(np.asarray(initial.noise(KEY, (3, 9), num_classes=3).x)).max() < 1
+    assert np.abs(np.asarray(initial.noise(KEY, (9,), ipc=1, num_classes=3).x)).max() < 1
 
 
 def test_noise_is_normal_where_std_is_given():
-    x = np.asarray(initial.noise(KEY, (2, 5000), num_classes=2, std=0.3).x)
+    x = np.asarray(initial.noise(KEY, (5000,), ipc=1, num_classes=2, std=0.3).x)
     assert x.std() == pytest.approx(0.3, abs=0.01) and np.abs(x).max() > 0.9
 
 
@@ -80,9 +80,12 @@ def test_class_means_are_the_means():
         (lambda: initial.real(KEY, X, LABELS, num_classes=3, ipc=0), "ipc is 0; it must be at least 1"),
         (lambda: initial.real(KEY, X, LABELS, num_classes=2, ipc=1), "labels spans 0..2, but with num_classes = 2"),
         (lambda: initial.real(KEY, X[:4], LABELS, num_classes=3, ipc=1), "same number of rows"),
-        (lambda: initial.noise(KEY, (4, 2), num_classes=3), "shape[0] is 4, which is not divisible by num_classes (3)"),
-        (lambda: initial.noise(KEY, (3, 2), num_classes=3, low=1.0, high=1.0), "high is 1.0; it must be above 1.0"),
-        (lambda: initial.noise(KEY, (3, 2), num_classes=3, std=0.0), "std is 0.0; it must be above 0.0"),
+        (lambda: initial.noise(KEY, (2,), ipc=0, num_classes=3), "initial.noise: ipc is 0; it must be at least 1"),
+        (
+            lambda: initial.noise(KEY, (2,), ipc=1, num_classes=3, low=1.0, high=1.0),
+            "high is 1.0; it must be above 1.0",
+        ),
+        (lambda: initial.noise(KEY, (2,), ipc=1, num_classes=3, std=0.0), "std is 0.0; it must be above 0.0"),
         (
             lambda: initial.class_means(X, LABELS, num_classes=4),
             "initial.class_means: class 3 has 0 images",

@@ -72,9 +72,7 @@ def _nothing_else_on_this_machine(monkeypatch, tmp_path):
     """An empty home, no system folders, and a TFDS that has nothing."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.delenv("KIPJAX_DATA_DIR", raising=False)
-    monkeypatch.setattr(
-        sources, "KNOWN", {name: known and known._replace(folders=()) for name, known in sources.KNOWN.items()}
-    )
+    monkeypatch.setattr(sources, "KNOWN", {name: known._replace(folders=()) for name, known in sources.KNOWN.items()})
 
     def nothing(name, data_dir=None):
         raise checks.InputError(f"data.load: tfds:{name} is not here")
@@ -283,7 +281,9 @@ def _write_images(folder, mode="RGB", size=(6, 4), suffix="png"):
 
 
 @pytest.mark.parametrize(("mode", "channels"), [("RGB", 3), ("L", 1)])
-def test_folder_of_class_folders(tmp_path, mode, channels):
+def test_folder_of_class_folders(tmp_path, monkeypatch, mode, channels):
+    listed = pathlib.Path.iterdir  # file systems list in any order; ours must not depend on it
+    monkeypatch.setattr(pathlib.Path, "iterdir", lambda folder: iter(sorted(listed(folder), reverse=True)))
     pixels = _write_images(tmp_path, mode).reshape(8, 4, 6, channels)
     (tmp_path / "train" / "ant" / "notes.txt").write_text("no image")
     dataset = data.load(str(tmp_path))
