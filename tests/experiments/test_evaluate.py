@@ -1,0 +1,117 @@
+"""Scoring artifacts from the command line."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import kipjax
+from experiments import distill
+from kipjax.evaluation import krr
+from kipjax.kernels import infinite
+from tests.experiments.test_distill import load
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def cli(*flags):
+    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(ROOT / ".jax_cache")}
+    command = [sys.executable, "-m", "experiments.evaluate", *flags]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """One set of KIP and one of Label Solve."""
+    folders = {}
+    for name in ("kip", "label_solve"):
+        folders[name] = tmp_path_factory.mktemp(name)
+        distill.run(load(f"configs/{name}/digits.py"), str(folders[name]))
+    return folders
+
+
+def test_krr_repeats_what_the_run_reported(runs, tmp_path):
+    out = tmp_path / "results.json"
+    path = runs["kip"] / "distilled.npz"
+    done = cli(f"--artifact={path}", "--seeds=2", "--full_size=100", f"--out={out}")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(out.read_text())
+    assert [row["trained_on"] for row in rows] == ["distilled", "random subset", "random training images"]
+    summary = json.loads((runs["kip"] / "summary.json").read_text())["results"]
+    assert rows[0]["accuracies"] == summary[0]["accuracies"]
+    made, data = kipjax.load(path), kipjax.data.load("digits")
+    x_test = kipjax.data.preprocess.apply(made.preprocess, data.x_test)
+    by_hand = krr.score(infinite.fc(1), made.distilled, x_test, data.y_test)
+    assert rows[0]["accuracies"] == [by_hand.accuracy]
+    assert rows[1]["accuracy"]["n"] == 2 and "(n=2)" in done.stdout
+
+
+def test_kernel_transfer_prints_a_row_per_artifact_and_a_column_per_kernel(runs, tmp_path):
+    out = tmp_path / "transfer.json"
+    paths = ",".join(str(folder / "distilled.npz") for folder in runs.values())
+    chosen = ("fc1:ntk", "fc2:nngp", "conv1:ntk", "rbf")
+    done = cli(
+        f"--artifact={paths}", "--protocol=kernel_transfer", f"--kernels={','.join(chosen)}",
+        "--seeds=2", "--test_size=50", f"--out={out}",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert [name in lines[1] for name in ("fc1 ntk", "fc2 nngp", "conv1 ntk", "rbf")] == [True] * 4
+    assert sum(line.startswith("fc1 ntk") for line in lines) == 2, "same training kernel: told apart by the folder"
+    assert any(line.startswith("random subset, 10") for line in lines)
+    rows = json.loads(out.read_text())
+    assert len(rows) == 2 * 4 * 2 and {row["test_size"] for row in rows} == {50}
+
+
+def test_a_set_from_elsewhere_is_scored_when_a_kernel_is_named(runs, tmp_path):
+    made = kipjax.load(runs["kip"] / "distilled.npz")
+    path = tmp_path / "foreign.npz"
+    meta = {"dataset": "digits", "method": "by hand"}
+    kipjax.save(path, made._replace(meta=meta))
+    refused = cli(f"--artifact={path}")
+    assert refused.returncode == 2 and "names no kernel of its own; name the kernels" in refused.stderr
+    done = cli(f"--artifact={path}", "--kernels=rbf", "--seeds=1", "--full_size=0")
+    assert done.returncode == 0 and "distilled, 10 images" in done.stdout
+
+
+def test_another_data_set_of_the_same_name_is_noticed(runs, tmp_path):
+    made = kipjax.load(runs["kip"] / "distilled.npz")
+    path = tmp_path / "other.npz"
+    kipjax.save(path, made._replace(meta={**made.meta, "fingerprint": "0" * 16}))
+    done = cli(f"--artifact={path}", "--seeds=1", "--full_size=0")
+    assert "was distilled from other training data" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda data: b"", "empty"),
+        (lambda data: data[: len(data) // 2], "artifact.load"),
+        (lambda data: data[:200] + bytes([data[200] ^ 255]) + data[201:], "artifact.load"),
+        (lambda data: b"hello " * 50, "artifact.load"),
+    ],
+)
+def test_spoilt_artifacts_end_in_a_line(runs, tmp_path, spoil, words):
+    path = tmp_path / "spoilt.npz"
+    path.write_bytes(spoil((runs["kip"] / "distilled.npz").read_bytes()))
+    done = cli(f"--artifact={path}")
+    assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) <= 2
+
+
+def test_missing_and_foreign_files(tmp_path):
+    assert "no such file" in cli(f"--artifact={tmp_path / 'none.npz'}").stderr.lower()
+    np.savez(tmp_path / "arrays.npz", a=np.ones(3))
+    done = cli(f"--artifact={tmp_path / 'arrays.npz'}")
+    assert done.returncode == 2 and len(done.stderr.strip().splitlines()) <= 2
+
+
+@pytest.mark.parametrize("flag", ["--protocol=nope", "--kernels=fcx", "--kernels=fc1:foo", "--seeds=0", "--nope=1"])
+def test_wrong_flags(runs, flag):
+    done = cli(f"--artifact={runs['kip'] / 'distilled.npz'}", flag)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) <= 2
