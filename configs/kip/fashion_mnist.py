@@ -26,6 +26,7 @@ def rbf(config):
     config.kernel = {"name": "rbf", "gamma": 1.0}
     config.init.ipc = 10
     config.method.learn_labels = True
+    config.method.learning_rate = 0.03  # of 0.005, 0.01, 0.02, 0.03, 0.04 the one with the lowest training loss
     config.steps = 2000
 
 

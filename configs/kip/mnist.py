@@ -22,6 +22,7 @@ def rbf(config):
     """RBF (a + l): augmented targets, labels learned."""
     fashion_mnist.rbf(config)
     config.init.ipc = 1
+    config.method.learning_rate = 0.01
     config.steps = 20_000
     config.augment.rotation, config.augment.shift = 10.0, 0.1
 

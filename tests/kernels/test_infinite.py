@@ -48,8 +48,11 @@ OPTIONS = [
 ]
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=lambda o: "-".join(map(str, o.values())))
-@pytest.mark.parametrize("name", ARCHITECTURES)
+CASES = [(name, options) for name in ("fc1", "fc3", "conv2", "conv2 pool") for options in OPTIONS]
+CASES += [(name, OPTIONS[-1]) for name in ARCHITECTURES if (name, OPTIONS[-1]) not in CASES]
+
+
+@pytest.mark.parametrize(("name", "options"), CASES, ids=str)
 def test_kernels_equal_the_recursions(name, options, x64):
     make, architecture, size = ARCHITECTURES[name]
     x1, x2 = images(3, *size), images(2, *size, seed=1)
@@ -88,8 +91,9 @@ def test_variance_recursion_for_critical_weights(x64):
         np.testing.assert_allclose(diagonal, 2 * variance + (depth + 1) * 0.09, rtol=1e-12)
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
-@pytest.mark.parametrize("get", ["ntk", "nngp"])
+@pytest.mark.parametrize(
+    ("name", "get"), [("fc3", "ntk"), ("conv2", "nngp"), ("conv2 pool", "ntk"), ("conv2 gap", "nngp")]
+)
 def test_square_matrices_are_symmetric_and_positive_semidefinite(name, get, x64):
     make, _, size = ARCHITECTURES[name]
     x = images(5, *size)
@@ -114,26 +118,22 @@ def test_gradients_equal_finite_differences(name, x64):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("b_std", [0.1, 0.0, None])
-@pytest.mark.parametrize("name", ["fc2", "conv1", "conv1 pool gap"])
+@pytest.mark.parametrize("b_std", [0.1, 0.0])
+@pytest.mark.parametrize("name", ["fc3", "conv2", "conv1 pool gap"])
 def test_gradients_are_finite_at_identical_and_zero_inputs(name, b_std, dtype):
-    depth, pool = int(name[2] if name == "fc2" else name[4]), "pool" in name
-    kernel_fn = (
-        infinite.fc(depth, b_std=b_std)
-        if name == "fc2"
-        else infinite.conv(depth, b_std=b_std, pool=pool, readout="gap" if pool else "flatten")
-    )
+    make, _, size = ARCHITECTURES[name]
+    kernel_fn = make(b_std=b_std)
+
+    @jax.grad
+    def gradient(a, x):
+        return kernel_fn(a, a).sum() + kernel_fn(a, x).sum() + kernel_fn(x, a).sum()
+
     with jax.enable_x64(dtype == np.float64):
-        one = images(2, 4, 4, 1)
+        one = images(2, *size, 1)
         x = jnp.asarray(np.concatenate([one, one, 0 * one]), dtype)
-        for value in (
-            lambda a: kernel_fn(a, a).sum(),
-            lambda a: kernel_fn(a, x).sum(),
-            lambda a: kernel_fn(x, a).sum(),
-        ):
-            gradient = jax.grad(value)(x)
-            assert gradient.dtype == dtype
-            assert np.isfinite(gradient).all()
+        out = jax.jit(gradient)(x, x)
+        assert out.dtype == dtype
+        assert np.isfinite(out).all()
 
 
 def test_diagonal_gradient_is_that_of_the_variance(x64):
@@ -187,8 +187,8 @@ def test_width_matters_in_the_standard_parameterization_only():
 
 @pytest.mark.theory
 def test_a_wide_finite_network_has_nearly_this_ntk():
-    """Gradients of a fully connected network in NTK parameterization, width 8192 (arXiv:1806.07572)."""
-    x, width = jnp.asarray(images(4).reshape(4, -1), jnp.float32), 8192
+    """Gradients of a fully connected network in NTK parameterization, width 65536 (arXiv:1806.07572)."""
+    x, width = jnp.asarray(images(4).reshape(4, -1), jnp.float32), 65536
     keys = jax.random.split(jax.random.key(0), 4)
     shapes = ((x.shape[1], width), (width,), (width,), ())
     params = [jax.random.normal(key, shape) for key, shape in zip(keys, shapes)]
@@ -200,7 +200,7 @@ def test_a_wide_finite_network_has_nearly_this_ntk():
 
     gradients = [jax.grad(network)(params, row) for row in x]
     empirical = [[sum(jnp.vdot(a, b) for a, b in zip(g, h)) for h in gradients] for g in gradients]
-    np.testing.assert_allclose(np.array(empirical), infinite.fc(1)(x, x), atol=0.08)
+    np.testing.assert_allclose(np.array(empirical), infinite.fc(1)(x, x), atol=0.1)
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ def kernel(
 
     for word in architecture:
         if word in ("dense", "conv"):
-            spread = (lambda a: a) if word == "dense" else (lambda a: _convolve(a, size))
+            spread = (lambda a: a) if word == "dense" else (lambda a, size=size: _convolve(a, size))
             k, t = affine(k, t, spread, fan_in * (9 if word == "conv" else 1), parameterization)
             c1, c2 = weight * spread(c1) + bias, weight * spread(c2) + bias
             k, t = _relu(k, t, np.einsum("aii->ai", c1)[:, None], np.einsum("aii->ai", c2)[None], same)
