@@ -164,8 +164,11 @@ def tile_size(words, shape, columns, dtype, budget=None, *, where="kernels.conv.
             where,
             f"budget is {budget} bytes, and one pair of {shape[1]} x {shape[2]} images needs {need}; give at least that",
         )
-    tiles = -(-columns // max(1, min(most, columns)))
-    return max(1, -(-columns // max(1, tiles)))
+    if most < 2 or columns < 2:
+        return 1
+    tiles = -(-columns // (most - most % 2))
+    size = -(-columns // tiles)
+    return size + size % 2  # even, for the two halves of ``_relu``
 
 
 def tile_bytes(words, shape, dtype) -> int:
@@ -348,13 +351,35 @@ def _affine(net, scales, k, t, fan_in, parameterization, tangent):
 
 
 def _relu(k, t, v1, v2, itself):
-    """``relu.moments``; a pixel has angle zero with itself, exactly."""
-    q = v1[:, :, None] * v2[:, None, :] if k.ndim == 3 else v1 * v2
-    out, slope = relu.moments(k, q)
+    """``relu.moments``; a pixel has angle zero with itself, exactly.
+
+    It runs over the state in a few parts, as a loop: XLA would otherwise compute it anew in every shift that reads it.
+    """
+    pairs = k.ndim == 3
+    whole = {"k": k, "v1": jnp.broadcast_to(v1, (len(k), v1.shape[1])), "v2": v2, "t": t}
     if itself:
-        same = np.eye(k.shape[-1], dtype=bool) if k.ndim == 3 else np.ones(k.shape[-1], bool)
-        out, slope = jnp.where(same, k / 2, out), jnp.where(same, 0.5, slope)
-    return out, None if t is None else t * slope
+        same = np.eye(k.shape[-1], dtype=bool) if pairs else np.ones(k.shape[-1], bool)
+        whole["same"] = jnp.broadcast_to(same, k.shape)
+    whole = {name: _split(a, repeat=pairs and name == "v2") for name, a in whole.items() if a is not None}
+
+    def part(a):
+        q = a["v1"][..., None] * a["v2"][:, None] if pairs else a["v1"] * a["v2"]
+        out, slope = relu.moments(a["k"], q)
+        if itself:
+            out, slope = jnp.where(a["same"], a["k"] / 2, out), jnp.where(a["same"], 0.5, slope)
+        return out, a["t"] * slope if "t" in a else None
+
+    out = lax.map(jax.checkpoint(part, prevent_cse=False), whole)
+    return jax.tree.map(lambda a: a.reshape(k.shape), out)
+
+
+def _split(a, *, repeat):
+    """``[b, p, ...] -> [parts, ...]``: two halves of the images, or some rows of pixels of a single one."""
+    if len(a) > 1:
+        parts = 2 if len(a) % 2 == 0 else len(a)
+        return a.reshape(parts, -1, *a.shape[1:])
+    parts = next((n for n in range(4, a.shape[1] + 1) if a.shape[1] % n == 0), 1)
+    return jnp.repeat(a[None], parts, 0) if repeat else a.reshape(parts, 1, -1, *a.shape[2:])
 
 
 def _guard(x):
@@ -412,7 +437,6 @@ def _pool(a, height, width):
     n, size = len(a), a.shape[-1]
     a = a.reshape(n, height, width + 1, size)[:, : 2 * h, : 2 * w]
     a = sum(a[:, i::2, j::2] for i in range(2) for j in range(2))
-    a = lax.optimization_barrier(a)
     a = a.reshape(n, h * w, height, width + 1)[:, :, : 2 * h]
     a = a[:, :, 0::2] + a[:, :, 1::2]
     average = np.zeros((width + 1, w + 1), a.dtype)
