@@ -203,8 +203,12 @@ class _PerClass:
 
 
 def _rows(x: jax.Array, rows: jax.Array) -> jax.Array:
-    """``x[rows]`` without the bounds handling, which costs as much as the gather; our indices are in bounds."""
-    return x.at[rows].get(mode="promise_in_bounds")
+    """``x[rows]`` as a bare gather.
+
+    Our indices are in bounds, so their check, which costs as much as the gather, is left out. The barrier keeps XLA from
+    computing the indices again for every pixel: 3 ms instead of 10 for 6000 images of 28x28 on a CPU.
+    """
+    return x.at[jax.lax.optimization_barrier(rows)].get(mode="promise_in_bounds")
 
 
 def _flat(x: jax.Array) -> jax.Array:
