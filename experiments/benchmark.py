@@ -2,8 +2,8 @@
 
 python -m experiments.benchmark [--only=kip,driver,import] [--out=benchmark.json]
 
-Every row times two programs in turn, a b a b ..., and reports the median of the pairwise ratios, so that a machine whose
-speed drifts does not decide the result. Nothing here is a test.
+Every row times two programs in turn, a b a b ..., and reports the median of the pairwise ratios, so that a machine
+whose speed drifts does not decide the result. Nothing here is a test.
 """
 
 import functools
@@ -58,10 +58,9 @@ def main() -> None:
     for name in FLAGS.only or ROWS:
         rows.append(ROWS[name]())
         r = rows[-1]
-        spread = f"{r.smallest_ratio:.3f}..{r.largest_ratio:.3f}"
-        print(
-            f"{r.name:<58} {1e3 * r.ours:9.2f} {1e3 * r.other:9.2f} ms/{r.unit}  ratio {r.ratio:.3f} ({spread})  {r.aim}"
-        )
+        times = f"{1e3 * r.ours:9.2f} {1e3 * r.other:9.2f} ms/{r.unit}"
+        spread = f"({r.smallest_ratio:.3f}..{r.largest_ratio:.3f})"
+        print(f"{r.name:<58} {times}  ratio {r.ratio:.3f} {spread}  {r.aim}")
     if FLAGS.out:
         log.write_json(FLAGS.out, {"machine": machine, "rows": rows})
 

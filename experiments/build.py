@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import ml_collections
-import numpy as np
 
 from kipjax import checks, data, kernels, methods
 from kipjax.core import labels
@@ -96,19 +95,23 @@ def sampler(config: ml_collections.ConfigDict, parts: Task) -> Sampler:
 
 
 def augmentation(config: ml_collections.ConfigDict, preprocess: Preprocess):
-    """``augment(key, x) -> x`` from the fields of ``config.augment``."""
-    makers = {
-        "rotation": lambda value: data.augment.rotate(value),
-        "shift": lambda value: data.augment.shift(value),
-        "flip": lambda value: data.augment.flip() if value else None,
-        "channel_shift": lambda value: data.augment.channel_shift(np.asarray(value / preprocess.std)),
-    }
-    options = config.to_dict()
-    fraction = options.pop("fraction", 1.0)
-    for name in options:
-        checks.one_of("config.augment", "field", name, [*makers, "fraction"])
-    chosen = [made for name, value in options.items() if (made := makers[name](value)) is not None]
-    return data.augment.on_fraction(data.augment.compose(*chosen), fraction)
+    """``augment(key, x) -> x`` from the fields of ``config.augment``; values in pixel units are applied to pixels."""
+    options = {"rotation": 0.0, "shift": 0.0, "flip": False, "channel_shift": 0.0, "fraction": 1.0}
+    for name, value in config.items():
+        checks.one_of("config.augment", "field", name, options)
+        options[name] = value
+    stages = []
+    if options["rotation"] or options["shift"]:  # in one interpolation, as Keras' ImageDataGenerator does it
+        shift = options["shift"]
+        stages.append(data.augment.warp(max_degrees=options["rotation"], height=shift, width=shift))
+    if options["flip"]:
+        stages.append(data.augment.flip())
+    if options["channel_shift"]:
+        stages.append(data.augment.channel_shift(options["channel_shift"]))
+    augment = data.augment.compose(*stages)
+    if preprocess.zca is not None or options["channel_shift"]:
+        augment = data.augment.in_pixel_space(preprocess, augment)
+    return data.augment.on_fraction(augment, options["fraction"])
 
 
 def _start(config, parts):

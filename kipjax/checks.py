@@ -8,6 +8,7 @@ from collections.abc import Collection
 from typing import Any
 
 import jax
+import jax.core
 import numpy as np
 
 __all__ = [

@@ -39,7 +39,7 @@ class Batch(NamedTuple):
 
 
 class Preprocess(NamedTuple):
-    """The fitted map from pixels to the space that a set was distilled in, as plain arrays (``data.preprocess`` applies it).
+    """The fitted map from pixels to the space that a set was distilled in; ``data.preprocess`` fits and applies it.
 
     In order: ``(x - mean) / std``; if ``per_image``, each image minus its own mean, divided by its own L2 norm; minus
     ``centre``; times ``zca`` on the flattened image. Absent stages are ``None``.

@@ -12,9 +12,9 @@ from configs import common
 def get_config(variant: str = ""):
     config = common.base()
     config.data.name = "fashion_mnist"
-    config.method.learning_rate = 0.01
+    config.method.learning_rate = 0.04
+    config.method.decay_steps = config.steps = 5000
     config.batch.size = 6000
-    config.steps = 5000
     config.log_every = 100
     config.eval_every = 1000
     config.checkpoint_every = 1000
@@ -26,14 +26,15 @@ def rbf(config):
     config.kernel = {"name": "rbf", "gamma": 1.0}
     config.init.ipc = 10
     config.method.learn_labels = True
-    config.method.learning_rate = 0.03  # of 0.005, 0.01, 0.02, 0.03, 0.04 the one with the lowest training loss
-    config.steps = 2000
+    config.method.learning_rate = 0.06
+    config.method.decay_steps = config.steps = 2000
 
 
 def notebook(config):
     """The settings of the authors' notebook: 100 images, 5000 targets, learning rate 0.04, 300 steps."""
     config.init.ipc = 10
     config.method.learning_rate = 0.04
+    config.method.decay_steps = 0
     config.batch.size = 5000
     config.steps = 300
     config.log_every, config.eval_every, config.checkpoint_every = 20, 100, 100

@@ -14,15 +14,20 @@ from configs.kip import fashion_mnist
 def get_config(variant: str = ""):
     config = fashion_mnist.get_config()
     config.data.name = "mnist"
+    constant_rate(config, 0.01)
     config.steps = 10_000
     return common.by_variant(config, variant, {"tiny": fashion_mnist.tiny, "rbf": rbf, "corrupted": corrupted})
+
+
+def constant_rate(config, learning_rate):
+    config.method.learning_rate, config.method.decay_steps = learning_rate, 0
 
 
 def rbf(config):
     """RBF (a + l): augmented targets, labels learned."""
     fashion_mnist.rbf(config)
     config.init.ipc = 1
-    config.method.learning_rate = 0.01
+    constant_rate(config, 0.01)
     config.steps = 20_000
     config.augment.rotation, config.augment.shift = 10.0, 0.1
 

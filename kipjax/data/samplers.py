@@ -203,8 +203,14 @@ class _PerClass:
 
 
 def _rows(x: jax.Array, rows: jax.Array) -> jax.Array:
-    """``x[rows]`` without the bounds handling, which costs as much as the gather; our indices are in bounds."""
-    return x.at[rows].get(mode="promise_in_bounds")
+    """``x[rows]`` as a bare gather.
+
+    Our indices are in bounds, so their check, which costs as much as the gather, is left out. The barriers keep XLA
+    from computing the indices again for every pixel, and from fusing the gather with a reshape, either of which can
+    double its time on CPU (6000 images of 28x28, JAX 0.10.2 and 0.12.0.1).
+    """
+    rows = jax.lax.optimization_barrier(rows)
+    return jax.lax.optimization_barrier(x.at[rows].get(mode="promise_in_bounds"))
 
 
 def _flat(x: jax.Array) -> jax.Array:

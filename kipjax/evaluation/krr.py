@@ -86,8 +86,9 @@ def score(kernel_fn: KernelFn, distilled: Distilled, x: jax.Array, y_labels: jax
     """
     predictions = predict(kernel_fn, distilled, x, **options)
     checks.same_length("evaluation.krr.score", "x", predictions, "y_labels", y_labels)
-    targets = labels.one_hot(np.asarray(y_labels), distilled.y.shape[1])
-    return Scores(float(losses.accuracy(predictions, np.asarray(y_labels))), float(losses.mse(predictions, targets)))
+    classes, values = jnp.asarray(y_labels), jnp.asarray(predictions)
+    targets = labels.one_hot(classes, distilled.y.shape[1])
+    return Scores(float(losses.accuracy(values, classes)), float(losses.mse(values, targets)))
 
 
 def subset(key: jax.Array, task: Task, size: int) -> Distilled:

@@ -16,38 +16,42 @@ __all__ = ["batch"]
 def batch(kernel_fn: KernelFn, size: int) -> KernelFn:
     """The same kernel, evaluated in blocks of at most ``size`` by ``size`` pairs, one after the other.
 
-        The backward pass recomputes a block when it comes to it, so it too holds the intermediate arrays of one block only,
-        for about one more forward pass of time.
+    The backward pass recomputes a block when it comes to it, so it too holds the intermediate arrays of one block only,
+    for about one more forward pass of time.
 
-        Args:
-          kernel_fn: any kernel function.
-          size: rows and columns of a block, at least 1. The last blocks may be smaller.
+    Args:
+      kernel_fn: any kernel function.
+      size: rows and columns of a block, at least 1. The last blocks may be smaller.
 
-        Returns:
-          A kernel function with the same values and gradients, the exact diagonal of ``kernel_fn(x, x)`` included.
+    Returns:
+      A kernel function with the same values and gradients, the exact diagonal of ``kernel_fn(x, x)`` included.
 
-        Raises:
-          InputError: ``size`` is below 1.
+    Raises:
+      InputError: ``size`` is not a whole number, at least 1.
 
-        >>> import jax.numpy as jnp
-    import numpy as np
-        >>> from kipjax.kernels.basic import linear
-        >>> batch(linear(), 2)(jnp.ones((5, 3)), jnp.ones((3, 3))).shape
-        (5, 3)
+    >>> import jax.numpy as jnp
+    >>> from kipjax.kernels.basic import linear
+    >>> batch(linear(), 2)(jnp.ones((5, 3)), jnp.ones((3, 3))).shape
+    (5, 3)
     """
     whole = isinstance(size, int | np.integer) and size >= 1
     require(whole, "kernels.batching.batch", f"size is {size!r}; it must be a whole number, at least 1")
+    block = jax.checkpoint(kernel_fn, prevent_cse=False)
+
+    @jax.jit
+    def pair(x1: jax.Array, x2: jax.Array) -> jax.Array:
+        row = jax.checkpoint(lambda a, b: _map_rows(lambda c: block(a, c).T, b, size).T, prevent_cse=False)
+        return _map_rows(lambda a: row(a, x2), x1, size)
+
+    @jax.jit
+    def square(x: jax.Array) -> jax.Array:
+        on_diagonal = _map_rows(lambda a: diagonal(kernel_fn, a), x, size)
+        return jnp.where(jnp.eye(len(x), dtype=bool), on_diagonal, pair(x, x))
 
     def batched(x1: jax.Array, x2: jax.Array) -> jax.Array:
         if max(len(x1), len(x2)) <= size:
             return kernel_fn(x1, x2)
-        block = jax.checkpoint(kernel_fn, prevent_cse=False)
-        row = jax.checkpoint(lambda a, b: _map_rows(lambda c: block(a, c).T, b, size).T, prevent_cse=False)
-        a, b = jnp.asarray(x1), jnp.asarray(x2)
-        matrix = _map_rows(lambda rows: row(rows, b), a, size)
-        if x1 is not x2:
-            return matrix
-        return jnp.where(jnp.eye(len(a), dtype=bool), _map_rows(lambda c: diagonal(kernel_fn, c), a, size), matrix)
+        return square(x1) if x1 is x2 else pair(x1, x2)
 
     return batched
 

@@ -202,7 +202,7 @@ def _by_neural_tangents(architecture: tuple[str, ...], options: _Options) -> Any
     inputs = functools.partial(stax.Identity()[2], diagonal_batch=True, diagonal_spatial=image and not pixel_pairs)
     layers = _layers(stax, architecture, options, pixel_pairs)
 
-    def evaluate(x1: jax.Array, x2: jax.Array | None) -> jax.Array:
+    def evaluate(x1: Any, x2: Any) -> jax.Array:
         x1, x2 = (x if image or x is None else jnp.reshape(x, (len(x), -1)) for x in (x1, x2))
         with jax.default_matmul_precision("highest"):
             k = inputs(x1, x2)
@@ -271,7 +271,7 @@ def _conv_pairs(k: Any, options: _Options) -> Any:
     return k.replace(**out, **shapes, ntk=ntk, is_gaussian=True, is_input=False)
 
 
-def _mean_of_shifts(a: jax.Array | None) -> jax.Array | None:
+def _mean_of_shifts(a: Any) -> Any:
     """``[..., h, h, w, w]``: the mean over the nine shifts of both pixels alike, by at most one; zero outside."""
     if a is None or a.ndim == 0:
         return a
@@ -298,7 +298,7 @@ def _exact_diagonal(k: Any) -> Any:
 
 def _check_count(where: str, name: str, value: Any) -> None:
     whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    require(whole and value >= 1, where, f"{name} is {value!r}; it must be a whole number, at least 1")
+    require(bool(whole and value >= 1), where, f"{name} is {value!r}; it must be a whole number, at least 1")
 
 
 def _check_scale(where: str, name: str, value: Any, *, strict: bool) -> None:

@@ -104,6 +104,7 @@ def make(
     learn_images: bool = True,
     learn_labels: bool = False,
     learning_rate: float = 0.04,
+    decay_steps: int = 0,
     optimizer: optax.GradientTransformation | None = None,
     reg: float = 1e-6,
     reg_unit: str = "trace",
@@ -120,8 +121,9 @@ def make(
         ``params -> kernel`` whose hyperparameters are learned too.
       learn_images: update the support images.
       learn_labels: update the support labels, with the same optimizer and step size.
-      learning_rate: of Adam; the paper uses 0.01 for MNIST and 0.04 for CIFAR-10.
-      optimizer: replaces Adam.
+      learning_rate: of Adam; the paper uses 0.01 for MNIST and 0.04 for CIFAR-10, constant.
+      decay_steps: steps over which the learning rate falls to zero along a cosine; 0 keeps it constant.
+      optimizer: replaces Adam and its learning rate.
       reg, reg_unit, solve_dtype: ridge, as in ``krr.alpha``.
       kernel_params: starting kernel hyperparameters, any pytree of floats.
       augment: ``augment(key, x [b, ...]) -> x`` applied to every target batch.
@@ -145,12 +147,11 @@ def make(
     checks.one_of("kip.make", "reg_unit", reg_unit, krr.REG_UNITS)
     checks.within("kip.make", "rho", rho, 0.0, 1.0)
     checks.one_of("kip.make", "fill", fill, FILLS)
-    optimizer = optax.adam(learning_rate) if optimizer is None else optimizer
+    checks.at_least("kip.make", "decay_steps", decay_steps, 0)
+    rate = optax.cosine_decay_schedule(learning_rate, decay_steps) if decay_steps else learning_rate
+    optimizer = optax.adam(rate) if optimizer is None else optimizer
 
-    def kernel_at(key, params):
-        if params is not None:
-            return kernel_fn(params)
-        return family.draw(key, kernel_fn) if isinstance(kernel_fn, Sequence) else kernel_fn
+    kernel_at = _kernel_at(kernel_fn, parametric=kernel_params is not None)
 
     def init(key, distilled0):
         checks.same_length("kip.init", "x", distilled0.x, "y", distilled0.y)
@@ -174,12 +175,21 @@ def make(
         values = _pick(state, names)
         (loss, accuracy), grads = jax.value_and_grad(objective, has_aux=True)(values)
         updates, opt_state = optimizer.update(grads, state.opt_state, values)
-        new = state._replace(**optax.apply_updates(values, updates), opt_state=opt_state)
+        new = state._replace(**jax.tree.map(jnp.add, values, updates), opt_state=opt_state)
         if state.frozen is not None:
             new = new._replace(x=jnp.where(state.frozen, state.x, new.x))
         return new, Info(loss, accuracy)
 
     return Method(init, step, lambda state: Distilled(state.x, state.y))
+
+
+def _kernel_at(kernel_fn: Any, *, parametric: bool) -> Callable[[jax.Array, PyTree], KernelFn]:
+    """``(key, kernel_params) -> kernel`` of one step, for each of the forms that ``make`` accepts."""
+    if parametric:
+        return lambda key, params: kernel_fn(params)
+    if isinstance(kernel_fn, Sequence):
+        return lambda key, params: family.draw(key, kernel_fn)
+    return lambda key, params: kernel_fn
 
 
 def _pick(state, names):

@@ -139,7 +139,7 @@ def test_killed_and_resumed_ends_bit_for_bit_like_the_uninterrupted_run(tmp_path
         (["--config.batch.size=55"], "not divisible by num_classes (10)"),
         (["--config.init.ipc=143"], "lower ipc or add images of that class"),
         (["--config.init.ipc=1000"], "lower ipc"),
-        (["--config.log_every=4"], "no multiple of log_every"),
+        (["--config.log_every=3"], "no multiple of log_every"),
         (["--resume", "--overwrite"], "cannot be combined"),
     ],
 )

@@ -23,6 +23,7 @@ CASES = {
     "kip": (basic.rbf, {}),
     "kip, labels too": (basic.rbf, {"learn_labels": True}),
     "kip, labels alone": (basic.rbf, {"learn_images": False, "learn_labels": True}),
+    "kip, decaying rate": (basic.rbf, {"decay_steps": 10}),
     "kip, corrupted": (basic.rbf, {"rho": 0.5}),
     "kip, family": (families, {}),
     "kip, learned kernel": (lambda: lambda p: basic.rbf(p["gamma"]), {"kernel_params": {"gamma": 1.0}}),

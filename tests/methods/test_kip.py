@@ -54,6 +54,16 @@ def test_training_lowers_the_loss_and_leaves_labels_alone():
     assert not np.allclose(state.x, start.x)
 
 
+def test_the_learning_rate_decays_to_zero():
+    start, batch = problem(dtype=np.float32)
+    method = kip.make(basic.rbf(), learning_rate=0.1, decay_steps=5)
+    at_end, _ = run(method, start, batch, 5)
+    after, _ = run(method, start, batch, 6)
+    np.testing.assert_array_equal(at_end.x, after.x)
+    constant, _ = run(kip.make(basic.rbf(), learning_rate=0.1), start, batch, 6)
+    assert not np.allclose(constant.x, after.x)
+
+
 def test_labels_are_learned_on_request_and_images_left_alone():
     start, batch = problem(dtype=np.float32)
     method = kip.make(basic.rbf(), learn_images=False, learn_labels=True, learning_rate=0.02)
