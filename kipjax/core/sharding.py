@@ -50,9 +50,7 @@ def spread(fn: Callable, over: Mesh | None, *, total: bool = False) -> Callable:
 
     def run(pieces: Any, *shared: Any) -> Any:
         specs = (split, *(whole for _ in shared))
-        mapped = jax.shard_map(
-            local, mesh=over, in_specs=specs, out_specs=whole if total else split, check_vma=False
-        )
+        mapped = jax.shard_map(local, mesh=over, in_specs=specs, out_specs=whole if total else split, check_vma=False)
         return mapped(pieces, *shared)
 
     return run

@@ -78,8 +78,14 @@ def from_words(words: tuple[str, ...], options: Options, budget: int | None = No
     _architecture.check_options(options)
     if budget is not None:
         _architecture.check_count(options.where, "budget", budget)
-    net = _Net(words, options.get, options.parameterization, options.readout_parameterization, options.width,
-               options.b_std is not None)
+    net = _Net(
+        words,
+        options.get,
+        options.parameterization,
+        options.readout_parameterization,
+        options.width,
+        options.b_std is not None,
+    )
     scales = (options.w_std, 0.0 if options.b_std is None else options.b_std)
     evaluate = jax.jit(lambda x1, x2, scales: _matrix(net, options.where, budget, mesh, x1, x2, scales))
 
@@ -226,7 +232,10 @@ def _pairs(net, size, mesh, half, x1, x2, v1, v2, scales):
             gx1, gx2, gv1, gv2, gs = pull(cotangent)
             tx1, tx2, tv1, tv2, ts = total
             return (
-                tx1.at[row].add(gx1[0]), tx2.at[block].add(gx2), tv1.at[row].add(gv1[0]), tv2.at[block].add(gv2),
+                tx1.at[row].add(gx1[0]),
+                tx2.at[block].add(gx2),
+                tv1.at[row].add(gv1[0]),
+                tv2.at[block].add(gv2),
                 jax.tree.map(jnp.add, ts, gs),
             ), None
 
@@ -315,7 +324,7 @@ def _propagate(net, x1, x2, scales, variances, get, *, itself):
     for i, word in enumerate(net.words):
         if word == "conv":
             inside = _inside(height, width, pairs, x1.dtype)
-            mean = _mean_of_patches(x1, x2, pairs) if k is None else _mean_of_shifts(k, width) 
+            mean = _mean_of_patches(x1, x2, pairs) if k is None else _mean_of_shifts(k, width)
             mean_t = None if t is None else _mean_of_shifts(t, width)
             k, t = _affine(net, scales, mean, mean_t, 9 * fan_in, net.parameterization, get == "ntk")
             k, t = k * inside, None if t is None else t * inside

@@ -216,7 +216,7 @@ def test_a_wide_finite_network_has_nearly_this_ntk():
         (lambda: infinite.fc(1, width=0), "width is 0"),
         (lambda: infinite.fc(1, parameterization="mup"), "parameterization is 'mup'; choose one of ntk, standard"),
         (lambda: infinite.conv(1, readout="mean"), "readout is 'mean'; choose one of flatten, gap"),
-        (lambda: infinite.conv(1, backend="tiled"), "backend is 'tiled'; choose one of auto, neural_tangents"),
+        (lambda: infinite.fc(1, backend="tiled"), "backend is 'tiled'; choose one of auto, neural_tangents"),
     ],
 )
 def test_wrong_options_are_named(make, message):
