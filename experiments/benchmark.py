@@ -92,6 +92,44 @@ def driver_overhead() -> Row:
     )
 
 
+def conv_pool_kernel() -> Row:
+    """The tiled engine against neural_tangents: 10 x 20 images of 28 x 28, two conv, ReLU, pool layers."""
+    return _engines("kernel, conv+pool, 2 layers, tiled / neural-tangents", "<= 0.125", False, depth=2, pool=True)
+
+
+def conv_pool_gradient() -> Row:
+    """The same with the gradient with respect to both inputs."""
+    return _engines("value and gradient, conv+pool, tiled / neural-tangents", "<= 0.2", True, depth=2, pool=True)
+
+
+def conv_kernel() -> Row:
+    """Without pooling, three layers."""
+    return _engines("kernel, conv, 3 layers, tiled / neural-tangents", "<= 1", False, depth=3)
+
+
+def conv_gradient() -> Row:
+    """The same with the gradient with respect to both inputs."""
+    return _engines("value and gradient, conv, 3 layers, tiled / neural-tangents", "<= 1", True, depth=3)
+
+
+def _engines(name, aim, gradient, *, pool=False, depth) -> Row:
+    x1, x2 = (jax.random.normal(jax.random.key(n), (n, 28, 28, 1)) for n in (10, 20 if pool else 500))
+
+    def timed(backend):
+        kernel_fn = kernels.infinite.conv(depth, pool=pool, backend=backend)
+        total = jax.value_and_grad(lambda a, b: kernel_fn(a, b).sum(), (0, 1))
+        program = jax.jit(total) if gradient else kernel_fn
+
+        def run():
+            began = time.perf_counter()
+            jax.block_until_ready(program(x1, x2))
+            return (time.perf_counter() - began) / (len(x1) * len(x2))
+
+        return run
+
+    return _compare(name, "pair", timed("tiled"), timed("neural_tangents"), aim)
+
+
 def import_time() -> Row:
     """``import kipjax`` against ``import jax``, each in a fresh interpreter."""
 
@@ -111,6 +149,10 @@ def import_time() -> Row:
 ROWS: dict[str, Callable[[], Row]] = {
     "kip": kip_against_the_notebooks_loop,
     "driver": driver_overhead,
+    "conv_pool": conv_pool_kernel,
+    "conv_pool_gradient": conv_pool_gradient,
+    "conv": conv_kernel,
+    "conv_gradient": conv_gradient,
     "import": import_time,
 }
 

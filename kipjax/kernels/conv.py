@@ -2,14 +2,14 @@
 
 The state of a pair of images is a covariance and a tangent kernel for every pair of pixels, or for equal pixels alone
 where neither pooling nor the average over pixels mixes them. A 3x3 convolution averages it over nine shifts of both
-pixels alike (arXiv:1904.11955, section 4); pooling averages 2x2x2x2 blocks. For pixel pairs that is ``(h w)**2`` numbers
-a pair of images, so the matrix is computed in tiles of few pairs, one image against a few, whose state stays in the
-processor's cache, and the gradient recomputes a tile when it comes to it: neither grows with the number of pairs.
+pixels alike (arXiv:1904.11955, section 4); pooling averages 2x2x2x2 blocks. For pixel pairs that is ``(h w)**2``
+numbers a pair of images, so the matrix is computed in tiles of few pairs, one image against a few, whose state stays in
+the processor's cache, and the gradient recomputes a tile when it comes to it: neither grows with the number of pairs.
 
-Three things make it fast. Images are stored with one empty column at the right, so that a shift of both pixels is a plain
-shift of the flattened arrays, with nothing from the neighbouring row coming in; the nine shifts are three and three. The
-first convolution is one matrix product of 3x3 patches. And the variances of each image's pixels, which every ReLU needs,
-are computed once per image, not once per pair.
+Three things make it fast. Images are stored with one empty column at the right, so that a shift of both pixels is a
+plain shift of the flattened arrays, with nothing from the neighbouring row coming in; the nine shifts are three and
+three. The first convolution is one matrix product of 3x3 patches. And the variances of each image's pixels, which every
+ReLU needs, are computed once per image, not once per pair.
 """
 
 from collections.abc import Callable, Sequence
@@ -168,7 +168,7 @@ def tile_size(words, shape, columns, dtype, budget=None, *, where="kernels.conv.
         require(
             most >= 1,
             where,
-            f"budget is {budget} bytes, and one pair of {shape[1]} x {shape[2]} images needs {need}; give at least that",
+            f"budget is {budget} bytes, and one pair of {shape[1]} x {shape[2]} images needs {need}",
         )
     if most < 2 or columns < 2:
         return 1

@@ -1,0 +1,52 @@
+"""One device and four: the same kernels and gradients. Devices are forced in a fresh interpreter."""
+
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kipjax.core import sharding
+
+PROGRAM = """
+import jax, jax.numpy as jnp, numpy as np
+from kipjax.core import sharding
+from kipjax.kernels import conv
+
+assert len(jax.devices()) == 4
+x1, x2 = (jax.random.normal(jax.random.key(n), (n, 4, 4, 1)) for n in (3, 7))
+for options in ({"pool": True}, {}):
+    one, four = (conv.conv(1, **options, budget=50_000, mesh=mesh) for mesh in (None, sharding.mesh(4)))
+    for a, b in ((x1, x2), (x2, x2)):
+        np.testing.assert_array_equal(one(a, b), four(a, b))
+    gradients = [jax.jit(jax.grad(lambda a, k=k: (k(a, x2) ** 2).sum() + k(a, a).sum()))(x1) for k in (one, four)]
+    np.testing.assert_allclose(*gradients, rtol=1e-5)
+print("same")
+"""
+
+
+def test_four_devices_give_the_results_of_one():
+    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
+    run = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, timeout=300)
+    assert run.stdout.strip() == "same", run.stderr[-2000:]
+
+
+def test_without_a_mesh_or_with_one_device_a_function_stays_as_it_is():
+    def fn(a):
+        return a + 1
+
+    assert sharding.spread(fn, None) is fn
+    assert sharding.spread(fn, sharding.mesh(1)) is fn
+    assert sharding.size(None) == sharding.size(sharding.mesh(1)) == 1
+
+
+def test_shared_arguments_and_totals():
+    over = sharding.mesh()
+    pieces = jnp.arange(4.0 * over.size)
+    joined = sharding.spread(lambda a, b: a * b, over)(pieces, 2.0)
+    total = sharding.spread(lambda a, b: jnp.sum(a * b), over, total=True)(pieces, 2.0)
+    np.testing.assert_array_equal(joined, 2 * pieces)
+    assert total == 2 * pieces.sum()
+    assert jax.tree.all(jax.tree.map(np.isfinite, joined.tolist()))
