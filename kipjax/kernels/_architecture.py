@@ -58,7 +58,7 @@ def needs_pixel_pairs(words: tuple[str, ...]) -> bool:
 def check_count(where: str, name: str, value: Any) -> None:
     """``value`` must be a whole number from 1 up."""
     whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    require(whole and value >= 1, where, f"{name} is {value!r}; it must be a whole number, at least 1")
+    require(bool(whole and value >= 1), where, f"{name} is {value!r}; it must be a whole number, at least 1")
 
 
 def check_options(options: Options) -> None:
@@ -93,5 +93,5 @@ def check_inputs(where: str, x1: Any, x2: Any, words: tuple[str, ...]) -> None:
 
 def _check_scale(where: str, name: str, value: Any, *, strict: bool) -> None:
     number = np.ndim(value) == 0 and (is_traced(value) or np.asarray(value).dtype.kind in "iuf")
-    require(number, where, f"{name} is {value!r}; it must be a number")
+    require(bool(number), where, f"{name} is {value!r}; it must be a number")
     at_least(where, name, value, 0.0, strict=strict)

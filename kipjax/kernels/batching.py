@@ -59,6 +59,7 @@ def estimate(
     program = jax.jit(jax.value_and_grad(total, (0, 1)) if gradient else kernel_fn)
     inputs = [jax.ShapeDtypeStruct(shape, dtype) for shape in (shape1, shape2)]
     plan = program.lower(*inputs).compile().memory_analysis()
+    assert plan is not None  # every backend of JAX has one
     need = int(plan.argument_size_in_bytes + plan.output_size_in_bytes + plan.temp_size_in_bytes)
     require(
         memory is None or need <= memory,

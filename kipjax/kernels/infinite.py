@@ -17,9 +17,9 @@ to 1e-3 of its value, always downwards, where the usual ridge of 1e-6 cannot mak
 
 Two engines compute them, to the same numbers. ``backend="neural_tangents"`` is the library of that name;
 ``backend="tiled"`` is ``kernels.conv``, for convolutional networks only, many times faster with pooling and in bounded
-memory. ``backend="auto"`` takes the tiled one for every convolutional network and neural_tangents for the others;
-``kernel_fn.backend`` says which it took. The tiled engine has reverse-mode derivatives only: for ``jax.jvp`` or second
-derivatives ask for neural_tangents.
+memory. ``backend="auto"`` takes the tiled one where pairs of pixels count (pooling, or the average over pixels) or a
+``budget`` is given, and neural_tangents otherwise; ``kernel_fn.backend`` says which it took. The tiled engine has
+reverse-mode derivatives only: for ``jax.jvp`` or second derivatives ask for neural_tangents.
 
 Matrix products run at full float32 precision on every device. Where x64 is enabled the computation is in float64. The
 result has the floating-point type of the inputs, float32 for anything narrower.
@@ -178,7 +178,8 @@ def myrtle(
 def _network(architecture: tuple[str, ...], options: _Options, backend: str, budget: int | None = None) -> KernelFn:
     """The kernel of a network given as one word per layer; a ReLU follows each dense and conv, a readout ends it."""
     one_of(options.where, "backend", backend, ("auto", "neural_tangents", "tiled"))
-    if backend != "neural_tangents":
+    faster = _architecture.needs_pixel_pairs(architecture) or budget is not None
+    if backend == "tiled" or (backend == "auto" and faster):
         return tiled.from_words(architecture, options, budget)
     _architecture.check_options(options)
     evaluate = _by_neural_tangents(architecture, options)
