@@ -13,7 +13,8 @@ def get_config(variant: str = ""):
     config = common.base()
     config.data.name = "fashion_mnist"
     config.method.learning_rate = 0.04
-    config.method.decay_steps = config.steps = 5000
+    config.method.decay_steps = -1
+    config.steps = 5000
     config.batch.size = 6000
     config.log_every = 100
     config.eval_every = 1000
@@ -27,7 +28,7 @@ def rbf(config):
     config.init.ipc = 10
     config.method.learn_labels = True
     config.method.learning_rate = 0.06
-    config.method.decay_steps = config.steps = 2000
+    config.steps = 2000
 
 
 def notebook(config):
