@@ -247,7 +247,7 @@ def test_resume_refuses_other_data_and_fewer_steps(tmp_path):
     config.data.name, config.batch.size = str(tmp_path / "data.npz"), 30
     trainer.run(config, str(tmp_path / "run"))
     config.steps = 4
-    with pytest.raises(checks.InputError, match="last checkpoint is at step 6 and config.steps is 4"):
+    with pytest.raises(checks.InputError, match=r"last checkpoint is at step 6 and config\.steps is 4"):
         trainer.run(config, str(tmp_path / "run"), resume=True)
     config.steps = 8
     np.savez(tmp_path / "data.npz", **(arrays | {"x_train": rng.random((60, 6, 6, 1))}))
