@@ -14,9 +14,10 @@ def base() -> ml_collections.ConfigDict:
 
     - ``data``: ``name`` and ``data_dir`` of ``kipjax.data.load``; ``preprocess`` has the ``kind`` of
       ``kipjax.data.preprocess.fit`` and that kind's arguments.
-    - ``method``: ``name`` in ``kipjax.methods.METHODS`` and its keyword arguments.
-    - ``kernel``: ``name`` of ``kipjax.kernels.get`` and its arguments, or a tuple of such for a family of which each
-      step draws one. ``learn_kernel`` names the arguments that are learned.
+    - ``method``: ``name`` in ``kipjax.methods.METHODS`` and its keyword arguments; ``decay_steps`` -1 means ``steps``.
+    - ``kernel``: ``name`` of ``kipjax.kernels.get``, ``kind`` "ntk" or "nngp", and its other arguments; or a tuple of
+      such for a family of which each step draws one. ``learn_kernel`` names the arguments that are learned (on a
+      logarithmic scale, so they stay positive).
     - ``init``: where the distilled set starts: ``kind`` "real", "noise" or "class_means", ``ipc`` images per class.
     - ``batch``: targets of a step: ``kind`` "class_balanced", "uniform", "per_class" or "all", and ``size``.
     - ``augment``: empty, or ``rotation`` (degrees), ``shift`` (fraction of the side), ``flip``, ``channel_shift``
@@ -29,7 +30,7 @@ def base() -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
     config.seed = 0
     config.data = ml_collections.ConfigDict({"name": "digits", "data_dir": "", "preprocess": {"kind": "standardize"}})
-    config.kernel = ml_collections.ConfigDict({"name": "fc1", "get": "ntk", "b_std": 0.1})
+    config.kernel = ml_collections.ConfigDict({"name": "fc1", "kind": "ntk", "b_std": 0.1})
     config.learn_kernel = ()
     config.method = method("kip")
     config.init = ml_collections.ConfigDict({"kind": "real", "ipc": 1})

@@ -1,5 +1,7 @@
 """From a config to the parts of an experiment: data, starting set, kernel, method, sampler."""
 
+import inspect
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -31,6 +33,8 @@ def experiment(config: ml_collections.ConfigDict) -> Experiment:
     preprocess = prepare(config, dataset)
     parts = task(dataset, preprocess)
     options = _options(config.method)
+    if options.get("decay_steps") == -1:
+        options["decay_steps"] = config.steps
     if len(config.augment):
         options["augment"] = augmentation(config.augment, preprocess)
     method = _call("method", methods.METHODS, config.method.name, kernel(config, options), options)
@@ -57,19 +61,35 @@ def kernel(config: ml_collections.ConfigDict, options: dict[str, Any] | None = N
       config: the experiment.
       options: the method's keyword arguments; learned kernel hyperparameters are added to them.
     """
-    specs = config.kernel
-    if isinstance(specs, (list, tuple)):
-        return [kernels.get(**dict(spec)) for spec in specs]
-    spec = specs.to_dict()
+    specs = kernel_spec(config)
+    if isinstance(specs, list):
+        return [kernels.get(**spec) for spec in specs]
     if not config.learn_kernel:
-        return kernels.get(**spec)
-    missing = [name for name in config.learn_kernel if name not in spec]
-    checks.require(
-        not missing, "config.learn_kernel", f"{missing} not in config.kernel; give their starting values there"
-    )
+        return kernels.get(**specs)
+    for name in config.learn_kernel:
+        checks.require(name in specs, "config.learn_kernel", f"{name} is not in config.kernel; give its starting value")
+        checks.at_least("config.kernel", f"{name}, which is learned,", specs[name], 0.0, strict=True)
     if options is not None:
-        options["kernel_params"] = {name: float(spec[name]) for name in config.learn_kernel}
-    return lambda params: kernels.get(**{**spec, **params})
+        options["kernel_params"] = {name: math.log(specs[name]) for name in config.learn_kernel}
+    return lambda logs: kernels.get(**{**specs, **{name: jnp.exp(value) for name, value in logs.items()}})
+
+
+def kernel_spec(config: ml_collections.ConfigDict, logs: Any = None) -> Any:
+    """The arguments of ``kernels.get`` that ``config.kernel`` stands for, a list of them for a family.
+
+    Args:
+      config: the experiment. Its field ``kind`` ("ntk" or "nngp") is the ``get`` of the kernel, a name that a config
+        cannot have.
+      logs: logarithms of learned hyperparameters, which take the place of the starting values.
+    """
+    if isinstance(config.kernel, (list, tuple)):
+        return [_kernel_arguments(dict(spec)) for spec in config.kernel]
+    learned = {name: math.exp(value) for name, value in (logs or {}).items()}
+    return _kernel_arguments(config.kernel.to_dict()) | learned
+
+
+def _kernel_arguments(spec):
+    return {"get" if name == "kind" else name: value for name, value in spec.items()}
 
 
 def kernel_name(spec: Any) -> str:
@@ -116,6 +136,8 @@ def augmentation(config: ml_collections.ConfigDict, preprocess: Preprocess):
 
 def _start(config, parts):
     key = jax.random.fold_in(jax.random.key(config.seed), 0)
+    one = config.init.kind != "class_means" or config.init.ipc == 1
+    checks.require(one, "config.init", f"ipc is {config.init.ipc}; class_means has one image per class, set ipc to 1")
     ipc, k = config.init.ipc, parts.num_classes
     kinds = {
         "real": lambda: data.initial.real(key, parts.x_train, parts.train_labels, ipc=ipc, num_classes=k),
@@ -132,8 +154,6 @@ def _options(config, name="name"):
 
 def _call(what, table, name, first, options):
     """``table[name](first, **options)`` with unknown names and options reported as input errors."""
-    import inspect
-
     checks.one_of("config", f"{what}.name", name, table)
     known = [p.name for p in inspect.signature(table[name]).parameters.values() if p.kind is p.KEYWORD_ONLY]
     for option in options:

@@ -18,6 +18,10 @@ EXIT_SYSTEM = 4
 
 _ADVICE = {
     errno.ENOSPC: "the disk is full; free some space and run again with --resume",
+    errno.EDQUOT: "the disk quota is used up; free some space and run again with --resume",
+    errno.EFBIG: "a file grew past the size limit; raise it and run again with --resume",
+    errno.EISDIR: "a folder stands where a file should be; choose another path",
+    errno.EPERM: "not permitted; choose a folder that you may write to",
     errno.EACCES: "permission denied; choose a folder that you may write to",
     errno.EROFS: "the file system is read-only; choose another folder",
     errno.ENOTDIR: "a part of the path is a file, not a folder; choose another path",

@@ -8,15 +8,13 @@ artifact (rows) against every test kernel (columns). Only what the artifact hold
 preprocessing.
 """
 
-import os
-
 import jax
 from absl import flags
 from absl.flags import FLAGS
 
 from experiments import build, cli, report
 from kipjax import checks, data, kernels
-from kipjax.evaluation import PROTOCOLS, krr, transfer
+from kipjax.evaluation import PROTOCOLS, krr, metrics, transfer
 from kipjax.io import artifact as artifacts
 from kipjax.io import log
 
@@ -35,8 +33,8 @@ flags.DEFINE_integer("seeds", 5, "Random subsets of the same size to compare wit
 flags.DEFINE_integer("seed", 0, "Draws the random subsets.")
 flags.DEFINE_integer("full_size", 5000, "krr: training images for the upper baseline; 0 for none.", lower_bound=0)
 flags.DEFINE_integer("test_size", 0, "Test images to use, the first ones; 0 for all.", lower_bound=0)
-flags.DEFINE_float("reg", 1e-6, "Ridge.", lower_bound=0.0)
-flags.DEFINE_enum("reg_unit", "trace", ("trace", "absolute"), "Unit of the ridge.")
+flags.DEFINE_float("reg", None, "Ridge. Default: that of the artifact's run, else 1e-6.", lower_bound=0.0)
+flags.DEFINE_enum("reg_unit", None, ("trace", "absolute"), "Unit of the ridge. Default: that of the run, else trace.")
 flags.DEFINE_enum("dtype", "float64", ("float32", "float64"), "Precision of kernels and solve.")
 flags.DEFINE_integer("block_size", 1000, "Test images per block of the kernel matrix.", lower_bound=1)
 flags.DEFINE_string("data_dir", None, "Where the data set is, if not in a usual place.")
@@ -61,12 +59,16 @@ def main() -> None:
         for path, rows in results.items():
             print(path)
             print(report.table(rows, len(tasks[path].x_test)))
+        _print_sizes(list(results.values()))
     if FLAGS.out:
         _write(results, {path: len(task.x_test) for path, task in tasks.items()})
 
 
 def _score(made, task):
-    options = {name: FLAGS[name].value for name in ("seeds", "reg", "reg_unit", "dtype", "block_size")}
+    options = {name: FLAGS[name].value for name in ("seeds", "dtype", "block_size")}
+    of_run = made.meta.get("config", {}).get("evaluation", {})
+    for name, default in (("reg", 1e-6), ("reg_unit", "trace")):
+        options[name] = of_run.get(name, default) if FLAGS[name].value is None else FLAGS[name].value
     options["key"] = jax.random.key(FLAGS.seed)
     if FLAGS.protocol == "kernel_transfer":
         chosen = _kernels(FLAGS.kernels or TRANSFER_KERNELS.split(","), made)
@@ -88,15 +90,15 @@ def _spec(made):
 
 
 def _kernels(names, made):
-    """Test kernels by name; options such as b_std follow the artifact's kernel where both have them."""
+    """Test kernels by name. The artifact's own keeps all its options, others its w_std, b_std and parameterization."""
     spec = made.meta.get("kernel") or {}
     own = dict(spec[0] if isinstance(spec, list) else spec)
-    shared = {name: own[name] for name in ("w_std", "b_std", "parameterization") if name in own}
     chosen = {}
     for text in names:
         name, _, get = text.partition(":")
-        options = ({"get": get} if get else {}) | (shared if name not in ("rbf", "linear") else {})
-        chosen[f"{name} {get}".strip()] = kernels.get(name, **options)
+        shared = ("w_std", "b_std", "parameterization") if name not in ("rbf", "linear") else ()
+        options = {k: v for k, v in own.items() if k != "name" and (name == own.get("name") or k in shared)}
+        chosen[text.replace(":", " ")] = kernels.get(name, **(options | ({"get": get} if get else {})))
     return chosen
 
 
@@ -107,8 +109,8 @@ def _dataset(path, made):
 
 
 def _compare_data(path, made, dataset):
-    expected = made.meta.get("fingerprint")
-    if expected and expected != artifacts.fingerprint(dataset.x_train, dataset.y_train):
+    expected = made.meta.get("data_fingerprint")
+    if expected and expected != report.fingerprint(dataset):
         print(f"warning: {path} was distilled from other training data than {made.meta['dataset']} is here")
 
 
@@ -117,20 +119,36 @@ def _first(task, size):
 
 
 def _row_name(path, sets):
-    """The training kernel, with the path where two artifacts share it."""
+    """The training kernel, with the file where two artifacts share it."""
     names = {p: build.kernel_name(made.meta.get("kernel") or {"name": "?"}) for p, made in sets.items()}
     shared = list(names.values()).count(names[path]) > 1
-    return f"{names[path]} ({os.path.dirname(path) or path})" if shared else names[path]
+    return f"{names[path]} ({path})" if shared else names[path]
 
 
 def _print_table(results):
-    rows, columns, accuracies = transfer.table(results)
+    rows, columns, cells = transfer.table(results)
+    text = [[_cell(summary) for summary in line] for line in cells]
     width = max(len("trained with"), *(len(row) for row in rows))
     print("test accuracy in %, kernel ridge regression; rows: training kernel, columns: test kernel")
-    print("  ".join([f"{'trained with':<{width}}", *(f"{column:>10}" for column in columns)]))
-    for row, line in zip(rows, accuracies):
-        print("  ".join([f"{row:<{width}}", *(f"{100 * value:>10.2f}" for value in line)]))
-    print(f"distilled sets: n=1; random subset: mean of n={FLAGS.seeds}")
+    print("  ".join([f"{'trained with':<{width}}", *(f"{column:>13}" for column in columns)]))
+    for row, line in zip(rows, text):
+        print("  ".join([f"{row:<{width}}", *(f"{cell:>13}" for cell in line)]))
+    print(f"distilled sets: n=1; random subsets: mean ± standard deviation, n={FLAGS.seeds}")
+
+
+def _cell(summary):
+    if summary is None:
+        return "-"
+    return f"{100 * summary.mean:.2f}" + (f" ± {100 * summary.std:.2f}" if summary.n > 1 else "")
+
+
+def _print_sizes(results):
+    """d_A over artifacts of several sizes: the fewest distilled images that reach A percent of full accuracy."""
+    scored = [(rows[0].size, rows[0].approximation.distillation_ratio) for rows in results if rows[0].approximation]
+    if len({size for size, _ in scored}) > 1:
+        sizes, ratios = zip(*sorted(scored))
+        found = {percent: metrics.distillation_size(sizes, ratios, percent) for percent in (80, 90, 95, 99)}
+        print("A% distillation size: " + ", ".join(f"d_{a} = {m or 'not reached'}" for a, m in found.items()))
 
 
 def _write(results, test_sizes):

@@ -1,5 +1,7 @@
 """What a finished run leaves behind: the artifact, pictures, a summary and a table on the terminal."""
 
+import functools
+import json
 import os
 
 import jax
@@ -11,38 +13,47 @@ from kipjax.evaluation import Result, krr
 from kipjax.io import artifact as artifacts
 from kipjax.io import log, plots
 
-__all__ = ["artifact", "as_dict", "evaluate", "table", "test_accuracy", "test_kernel", "write"]
+__all__ = ["artifact", "as_dict", "evaluate", "fingerprint", "table", "test_accuracy", "test_kernel", "write"]
 
 
 def artifact(config, experiment: build.Experiment, state) -> artifacts.Artifact:
     """The distilled set with everything that is needed to use and to score it."""
     dataset = experiment.dataset
+    made = jax.device_get(experiment.method.distilled(state))
     meta = {
         "method": config.method.name,
-        "kernel": _learned_kernel(config, state),
-        "labels": "centered one-hot",
+        "kernel": build.kernel_spec(config, getattr(state, "kernel_params", None)),
+        "label_convention": "learned" if _learned_labels(experiment, made) else "centered one-hot",
         "dataset": config.data.name,
-        "fingerprint": artifacts.fingerprint(dataset.x_train, dataset.y_train),
+        "data_fingerprint": fingerprint(dataset),
         "class_names": list(dataset.class_names),
         "train_size": len(dataset.x_train),
         "seed": config.seed,
         "steps": config.steps,
         "config": config.to_dict(),
     }
-    return artifacts.Artifact(jax.device_get(experiment.method.distilled(state)), experiment.preprocess, meta)
+    return artifacts.Artifact(made, experiment.preprocess, meta)
 
 
-def _learned_kernel(config, state):
-    """The kernel's config, with learned hyperparameters at their learned values."""
-    spec = log.to_jsonable(config.kernel)
-    params = getattr(state, "kernel_params", None)
-    return spec if params is None else spec | {name: float(value) for name, value in params.items()}
+def fingerprint(dataset: data.Dataset) -> str:
+    """Tells training sets apart."""
+    return artifacts.fingerprint(dataset.x_train, dataset.y_train)
+
+
+def _learned_labels(experiment, made):
+    return not np.array_equal(np.asarray(made.y), np.asarray(experiment.start.y))
 
 
 def test_kernel(spec):
     """``(name, kernel_fn)`` to score a set with: its own kernel, or the first of the family it was distilled with."""
     spec = dict(spec[0] if isinstance(spec, (list, tuple)) else spec)
-    return build.kernel_name(spec), kernels.get(**spec)
+    return build.kernel_name(spec), _kernel(json.dumps(spec))
+
+
+@functools.lru_cache(maxsize=32)
+def _kernel(spec):
+    """One kernel function for each spec, so that it is compiled once however often it scores."""
+    return kernels.get(**json.loads(spec))
 
 
 def evaluate(config, experiment: build.Experiment, made: artifacts.Artifact) -> list[Result]:
@@ -54,7 +65,7 @@ def evaluate(config, experiment: build.Experiment, made: artifacts.Artifact) -> 
 
 def test_accuracy(config, experiment: build.Experiment, state) -> float:
     """Test accuracy in 0..1 on the way; reported, never used."""
-    _, kernel_fn = test_kernel(_learned_kernel(config, state))
+    _, kernel_fn = test_kernel(build.kernel_spec(config, getattr(state, "kernel_params", None)))
     options = {name: value for name, value in config.evaluation.items() if name not in ("seeds", "full_size")}
     task = experiment.task
     return krr.score(kernel_fn, experiment.method.distilled(state), task.x_test, task.test_labels, **options).accuracy
@@ -62,7 +73,12 @@ def test_accuracy(config, experiment: build.Experiment, state) -> float:
 
 def as_dict(result: Result) -> dict:
     """A result with the mean, standard deviation and n of its repetitions."""
-    return result._asdict() | {"accuracy": result.accuracy._asdict(), "mse": result.mse._asdict()}
+    close = result.approximation and result.approximation._asdict()
+    return result._asdict() | {
+        "accuracy": result.accuracy._asdict(),
+        "mse": result.mse._asdict(),
+        "approximation": close,
+    }
 
 
 def table(results: list[Result], test_size: int) -> str:
@@ -71,6 +87,13 @@ def table(results: list[Result], test_size: int) -> str:
     width = max(len(f"{r.trained_on}, {r.size} images") for r in results)
     for r in results:
         lines.append(f"  {f'{r.trained_on}, {r.size} images':<{width}}  {r.model:<10}  {r.accuracy.percent()}")
+    close = results[0].approximation
+    if close:
+        lines.append(
+            f"  against {close.reference_size} real images: weak epsilon {close.weak_epsilon:.4f}, "
+            f"strong epsilon {close.strong_epsilon:.4f}, compression ratio {close.compression_ratio:g}, "
+            f"r_M {close.distillation_ratio:.1f} %"
+        )
     return "\n".join(lines)
 
 
@@ -103,7 +126,7 @@ def _pictures(workdir, made, experiment):
     if x.ndim == 4:
         written.append(os.path.join(workdir, "distilled.png"))
         plots.image_grid(written[-1], data.preprocess.to_pixels(made.preprocess, x), rows, class_names=names)
-    if not np.array_equal(y, np.asarray(experiment.start.y)):
+    if _learned_labels(experiment, made.distilled):
         written.append(os.path.join(workdir, "labels.png"))
         plots.label_plot(written[-1], y, rows, class_names=names)
     return written

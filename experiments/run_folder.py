@@ -8,6 +8,7 @@ import shutil
 import ml_collections
 
 from kipjax import checks
+from kipjax.core import krr
 from kipjax.io import log
 
 __all__ = ["MAY_CHANGE", "check_schedule", "claim", "prepare"]
@@ -19,7 +20,12 @@ FILES = ("config.json", "metrics.jsonl", "distilled.npz", "distilled.png", "labe
 
 
 def check_schedule(config: ml_collections.ConfigDict) -> None:
-    """The step counts of a config must fit each other."""
+    """The step counts of a config must fit each other, and its evaluation must be one that can run."""
+    evaluation = config.evaluation
+    for name, least in (("seeds", 1), ("full_size", 0), ("block_size", 1), ("reg", 0)):
+        checks.at_least("config.evaluation", name, evaluation[name], least)
+    checks.one_of("config.evaluation", "reg_unit", evaluation.reg_unit, krr.REG_UNITS)
+    checks.one_of("config.evaluation", "dtype", evaluation.dtype, ("float32", "float64"))
     for name in ("steps", "log_every", "checkpoint_every"):
         checks.at_least("config", name, config[name], 1)
     checks.at_least("config", "eval_every", config.eval_every, 0)
@@ -39,7 +45,7 @@ def prepare(workdir: str, config: ml_collections.ConfigDict, *, resume: bool, ov
       workdir: the folder.
       config: of the run.
       resume: the folder may hold a run, and must be of the same config.
-      overwrite: delete what a run left there, and nothing else.
+      overwrite: the folder may hold a run, which ``claim`` will delete.
 
     Raises:
       InputError: the folder holds a run and neither flag is set, or holds a run of another config, or cannot be made.
@@ -49,11 +55,15 @@ def prepare(workdir: str, config: ml_collections.ConfigDict, *, resume: bool, ov
     try:
         os.makedirs(workdir, exist_ok=True)
     except OSError as error:
-        reason = f"{workdir} cannot be made ({error.strerror}); choose a folder that you may write to"
+        why = "it is a file" if os.path.isfile(workdir) else error.strerror
+        reason = f"{workdir} cannot be made ({why}); choose a folder that you may write to"
         raise checks.InputError(f"--workdir: {reason}") from error
-    if overwrite:
-        _delete_run(workdir)
-    if os.path.exists(path):
+    checks.require(
+        not os.path.exists(os.path.join(workdir, "checkpoints")) or os.path.exists(path) or overwrite,
+        "--workdir",
+        f"{workdir} holds checkpoints without a config.json; pass --overwrite to delete them, or another folder",
+    )
+    if os.path.exists(path) and not overwrite:
         checks.require(
             resume,
             "--workdir",
@@ -62,8 +72,13 @@ def prepare(workdir: str, config: ml_collections.ConfigDict, *, resume: bool, ov
         _require_same(path, _read(path), log.to_jsonable(config))
 
 
-def claim(workdir: str, config: ml_collections.ConfigDict) -> None:
-    """Writes ``config.json``, which makes the folder that of this run; called once the run is known to start."""
+def claim(workdir: str, config: ml_collections.ConfigDict, *, overwrite: bool = False) -> None:
+    """Writes ``config.json``, which makes the folder that of this run; called once the run is known to start.
+
+    With ``overwrite`` the files of the run before are deleted first, and no others.
+    """
+    if overwrite:
+        _delete_run(workdir)
     log.write_json(os.path.join(workdir, "config.json"), config)
 
 
@@ -77,9 +92,11 @@ def _delete_run(workdir):
 def _read(path):
     try:
         with open(path, encoding="utf-8") as file:
-            return json.load(file)
+            found = json.load(file)
     except ValueError as error:
         raise checks.InputError(f"{path}: not a JSON file ({error}); choose another --workdir") from error
+    checks.require(isinstance(found, dict), path, "is not the config of a run; choose another --workdir")
+    return found
 
 
 def _require_same(path, before, wanted):

@@ -57,6 +57,9 @@ def at_least(where: str, name: str, value: Any, low: float, *, strict: bool = Fa
     """A scalar ``value`` must be ``>= low`` (``> low`` if strict) and finite."""
     if is_traced(value):
         return
+    require(
+        isinstance(value, (int, float)) or hasattr(value, "dtype"), where, f"{name} is {value!r}; it must be a number"
+    )
     ok = np.all(np.isfinite(value)) and (
         np.all(np.asarray(value) > low) if strict else np.all(np.asarray(value) >= low)
     )

@@ -23,9 +23,11 @@ def x64():
 @pytest.fixture(scope="session")
 def fashion_mnist():
     """The real Fashion-MNIST, or a skip with the reason."""
-    from kipjax import data
+    from kipjax import checks, data
 
     try:
         return data.load("fashion_mnist")
-    except Exception as error:
+    except checks.InputError as error:
+        if "not found" not in str(error):
+            raise
         pytest.skip(f"Fashion-MNIST is not on this machine (Debian package dataset-fashion-mnist): {error}")

@@ -2,8 +2,7 @@
 
 python -m experiments.distill --config=configs/kip/cifar10.py --workdir=runs/kip_cifar10
 
-Adam 0.04, all 50,000 targets each step, lambda 1e-6 trace-scaled, 10,000 steps. Our result: not run (CIFAR-10 is not
-part of this project's test machines).
+Adam 0.04, all 50,000 targets each step, lambda 1e-6 trace-scaled, 10,000 steps. Our result: not run.
 """
 
 from configs import common

@@ -2,8 +2,15 @@
 
 python -m experiments.distill --config=configs/kip/fashion_mnist.py --workdir=runs/kip_fashion_mnist
 
-Reproduces: the setting of the FC1 KIP row of arXiv:2011.00050, Table 1 (which is on MNIST; the paper has no such
-table for Fashion-MNIST). Learning rate 0.01, 6000 targets, lambda 1e-6 trace-scaled, b_std 0.1.
+The setting of the FC1 KIP row of arXiv:2011.00050, Table 1, which is on MNIST (the paper has no such table for
+Fashion-MNIST): 6000 targets, lambda 1e-6 trace-scaled, b_std 0.1, 5000 steps. Different from the paper: the learning
+rate falls from 0.04 to 0 along a cosine instead of staying at 0.01, chosen by training loss (0.0158 against 0.0162).
+
+Our results, test accuracy by kernel ridge regression on all 10,000 test images, last step, seeds 0-4 (no selection):
+- FC1 NTK, 10 images: 82.34, 82.43, 82.46, 82.55, 82.41, that is 82.44 ± 0.08 % (n=5); a random subset of 10 images
+  gets 48.0 ± 1.0 % (n=5 means of 5 subsets), 5000 random training images 85.78 ± 0.26 % (n=5). A run took 116-147 s on two busy cores.
+- variant rbf, 100 images, labels learned: 88.51, 88.34, 88.27, 88.39, 88.49, that is 88.40 ± 0.10 % (n=5); random subset
+  70.2 ± 0.4 %, 5000 random training images 84.6 ± 0.4 %. A run took 102-153 s on two busy cores.
 """
 
 from configs import common
@@ -13,7 +20,8 @@ def get_config(variant: str = ""):
     config = common.base()
     config.data.name = "fashion_mnist"
     config.method.learning_rate = 0.04
-    config.method.decay_steps = config.steps = 5000
+    config.method.decay_steps = -1
+    config.steps = 5000
     config.batch.size = 6000
     config.log_every = 100
     config.eval_every = 1000
@@ -27,7 +35,7 @@ def rbf(config):
     config.init.ipc = 10
     config.method.learn_labels = True
     config.method.learning_rate = 0.06
-    config.method.decay_steps = config.steps = 2000
+    config.steps = 2000
 
 
 def notebook(config):

@@ -3,8 +3,7 @@
 python -m experiments.distill --config=configs/kip/mnist.py --workdir=runs/kip_mnist
 
 Adam 0.01, 6000 targets, lambda 1e-6 trace-scaled, 10,000 steps. The paper reports the mean of 5 starts x 5
-checkpoints of lowest training loss; this reports the last step of one start. Our result: not run (MNIST is not part
-of this project's test machines).
+checkpoints of lowest training loss; this reports the last step of one start. Our result: not run.
 """
 
 from configs import common

@@ -6,23 +6,23 @@ Standard parametrisation, widths 1024 and 128, a smaller target batch (appendix 
 """
 
 from configs import common
-
-DEPTHS = (1, 2, 3)
+from kipjax.kernels.family import FAMILIES
 
 
 def get_config(variant: str = ""):
     config = common.base()
     config.batch.size = 500
     config.steps = 500
-    family(config, conv_depths=DEPTHS)
+    family(config, "fc1-3+conv1-3")
     return common.by_variant(config, variant, {"tiny": tiny})
 
 
-def family(config, conv_depths=(1, 2)):
-    """FC1-3 with Conv1-2 is the paper's family for networks; with Conv1-3 that of Figure A1."""
-    names = [f"fc{depth}" for depth in DEPTHS] + [f"conv{depth}" for depth in conv_depths]
+def family(config, name="fc1-3+conv1-2"):
+    """The family that trains sets for networks, or another of ``kipjax.kernels.family.FAMILIES``."""
+    fc_depths, conv_depths = FAMILIES[name]
+    names = [f"fc{depth}" for depth in fc_depths] + [f"conv{depth}" for depth in conv_depths]
     del config.kernel  # a tuple takes the place of a single kernel
-    config.kernel = tuple({"name": name, "get": "ntk", "b_std": 0.1, "parameterization": "standard"} for name in names)
+    config.kernel = tuple({"name": n, "kind": "ntk", "b_std": 0.1, "parameterization": "standard"} for n in names)
 
 
 def tiny(config):

@@ -3,8 +3,7 @@
 python -m experiments.distill --config=configs/label_solve/cifar10.py --workdir=runs/ls_cifar10
 
 The variant ``myrtle`` is the Myrtle-10 NNGP + ZCA row of arXiv:2011.00050, Table 2 (31.7 ± 0.2 at 10 images, 56.0 ±
-0.5 at 100); its pooling kernels want an accelerator. Our result: not run (CIFAR-10 is not part of this project's test
-machines).
+0.5 at 100); its pooling kernels want an accelerator. Our result: not run.
 """
 
 from configs import common
@@ -20,7 +19,7 @@ def get_config(variant: str = ""):
 
 def myrtle(config):
     """Myrtle-10 NNGP on regularised-ZCA images, 100 images."""
-    config.kernel = {"name": "myrtle10", "get": "nngp", "b_std": 0.1}
+    config.kernel = {"name": "myrtle10", "kind": "nngp", "b_std": 0.1}
     config.data.preprocess = {"kind": "zca"}
     config.init.ipc = 10
     config.method.block_size = 20

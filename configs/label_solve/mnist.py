@@ -3,7 +3,7 @@
 python -m experiments.distill --config=configs/label_solve/mnist.py --workdir=runs/ls_mnist
 
 Other supports of the table: 61.0 ± 0.28 at 10, 87.2 ± 0.71 at 100, 97.5 ± 0.06 at 5000 (--config.init.ipc=1, 10, 500).
-Our result: not run (MNIST is not part of this project's test machines).
+Our result: not run.
 """
 
 from configs import common

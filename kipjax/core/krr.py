@@ -12,6 +12,7 @@ from a few hundred points on. ``solve_dtype=None`` keeps the precision of the ke
 the pseudo-inverse, as in the paper (section 2, below equation 5).
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -20,10 +21,11 @@ import jax.scipy as jsp
 from jax import lax
 
 from kipjax import checks
-from kipjax.core import precision
+from kipjax.core import losses, precision
 
 __all__ = [
     "REG_UNITS",
+    "SOLVE_DTYPES",
     "Moments",
     "alpha",
     "labels_from_moments",
@@ -36,10 +38,12 @@ __all__ = [
 ]
 
 REG_UNITS = ("trace", "absolute")
+SOLVE_DTYPES = (None, "float32", "float64")
 
 
 def ridge(k_ss: jax.Array, *, reg: float | jax.Array, reg_unit: str = "trace") -> jax.Array:
     """The absolute ridge lambda ``[]`` that ``reg`` means for the kernel matrix ``k_ss [m, m]``."""
+    (k_ss,) = _floats(k_ss)
     _check_ridge("krr.ridge", k_ss, reg, reg_unit)
     reg = jnp.asarray(reg, k_ss.dtype)
     return reg * jnp.trace(k_ss) / k_ss.shape[0] if reg_unit == "trace" else reg
@@ -66,21 +70,32 @@ def alpha(
       solve_dtype: precision of the factorisation and the triangular solves; ``None`` for that of ``k_ss``.
 
     Returns:
-      ``[m, k]`` in the dtype of the inputs; all NaN if the matrix is not positive definite in ``solve_dtype``.
+      ``[m, k]`` in the dtype of the inputs. Under jit, all NaN if the matrix is not positive definite in
+      ``solve_dtype``.
 
     Raises:
       InputError: shapes do not fit, the unit is unknown or the ridge is negative.
+      NumericalError: outside jit, the matrix is not positive definite in ``solve_dtype``.
     """
+    k_ss, y_s = _floats(k_ss, y_s)
     _check_ridge("krr.alpha", k_ss, reg, reg_unit)
     checks.same_length("krr.alpha", "k_ss", k_ss, "y_s", y_s)
-    dtype = jnp.result_type(k_ss, y_s)
-    k_ss, y_s = k_ss.astype(dtype), y_s.astype(dtype)
+    checks.one_of("krr.alpha", "solve_dtype", solve_dtype if solve_dtype is None else _name(solve_dtype), SOLVE_DTYPES)
+    wide = y_s.dtype if solve_dtype is None else jnp.dtype(solve_dtype)
+    if not checks.is_traced(reg) and reg == 0:
+        return _pseudo_solve(wide, k_ss, y_s)
+    out = _solve(wide, k_ss, y_s, reg, reg_unit)
+    _require_factorised("krr.alpha", out, reg, reg_unit, wide)
+    return out
+
+
+def _solve(wide, k_ss, y_s, reg, reg_unit):
+    """``(k_ss + lambda I)^-1 y_s`` with the Cholesky factor in precision ``wide``."""
     lam = ridge(k_ss, reg=reg, reg_unit=reg_unit)
-    wide = dtype if solve_dtype is None else jnp.dtype(solve_dtype)
 
     with precision.mode(wide):
         fixed_k = lax.convert_element_type(lax.stop_gradient(k_ss), wide)
-        fixed_reg = lax.convert_element_type(lax.stop_gradient(reg), wide)
+        fixed_reg = lax.convert_element_type(lax.stop_gradient(jnp.asarray(reg)), wide)
         # The ridge is near float32's resolution of the diagonal, so it is added after the cast.
         inverse = _inverse(_regularised(fixed_k, fixed_reg, reg_unit), reg)
 
@@ -123,6 +138,7 @@ def predict(
       >>> float(predict(x @ x.T, x @ x.T, x, reg=1.0, reg_unit="absolute")[0, 0])
       0.5
     """
+    k_ss, k_ts, y_s = _floats(k_ss, k_ts, y_s)
     _check_targets("krr.predict", k_ss, k_ts)
     return k_ts @ alpha(k_ss, y_s, reg=reg, reg_unit=reg_unit, solve_dtype=solve_dtype)
 
@@ -158,10 +174,10 @@ def loss(
     References:
       arXiv:2011.00050, equation (7).
     """
+    k_ss, k_ts, y_s, y_t = _floats(k_ss, k_ts, y_s, y_t)
     checks.same_classes("krr.loss", "y_s", y_s, "y_t", y_t)
     checks.same_length("krr.loss", "k_ts", k_ts, "y_t", y_t)
-    residual = y_t - predict(k_ss, k_ts, y_s, reg=reg, reg_unit=reg_unit, solve_dtype=solve_dtype)
-    return 0.5 * jnp.mean(residual**2)
+    return losses.mse(predict(k_ss, k_ts, y_s, reg=reg, reg_unit=reg_unit, solve_dtype=solve_dtype), y_t)
 
 
 def solve_labels(
@@ -195,6 +211,7 @@ def solve_labels(
     References:
       arXiv:2011.00050, equation (8).
     """
+    k_ss, k_ts, y_t = _floats(k_ss, k_ts, y_t)
     _check_ridge("krr.solve_labels", k_ss, reg, reg_unit)
     _check_targets("krr.solve_labels", k_ss, k_ts)
     checks.same_length("krr.solve_labels", "k_ts", k_ts, "y_t", y_t)
@@ -205,7 +222,9 @@ def solve_labels(
         design = _inverse(_regularised(k_ss, reg, reg_unit), reg)(k_ts.T).T
         return jnp.linalg.pinv(design, rtol=cutoff) @ y_t
 
-    return precision.run_in(solve_dtype, solve, k_ss, k_ts, y_t)
+    out = precision.run_in(solve_dtype, solve, k_ss, k_ts, y_t)
+    _require_factorised("krr.solve_labels", out, reg, reg_unit, solve_dtype or k_ts.dtype)
+    return out
 
 
 class Moments(NamedTuple):
@@ -292,6 +311,48 @@ def _pseudo_inverse(system, cutoff):
     kept = values > cutoff * values[-1]
     reciprocal = jnp.where(kept, 1.0 / jnp.where(kept, values, 1.0), 0.0)
     return lambda rhs: vectors @ (reciprocal[:, None] * (vectors.T @ rhs))
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _pseudo_solve(wide, k, y):
+    """``pinv(k) y`` for symmetric ``k [m, m]`` in precision ``wide``."""
+
+    def solve(k, y):
+        return _pseudo_inverse(k, jnp.finfo(k.dtype).eps * k.shape[0])(y)
+
+    return precision.run_in(wide, solve, k, y)
+
+
+@_pseudo_solve.defjvp
+def _pseudo_solve_jvp(wide, primals, tangents):
+    """The derivative of a pseudo-inverse of constant rank (Golub and Pereyra, SINUM 10(2), 1973, theorem 4.3).
+
+    ``d(P y) = P dy - P dK a + P P dK (y - K a) + (I - P K) dK P a`` with ``P = pinv(K)`` and ``a = P y``.
+    """
+    (k, y), (dk, dy) = primals, tangents
+    p = lax.stop_gradient(_pseudo_solve(wide, k, jnp.eye(k.shape[0], dtype=k.dtype)))
+    a = _pseudo_solve(wide, k, y)
+    outside = dk @ (p @ a)
+    return a, p @ dy - p @ (dk @ a) + p @ (p @ (dk @ (y - k @ a))) + outside - p @ (k @ outside)
+
+
+def _name(dtype):
+    return dtype if isinstance(dtype, str) else jnp.dtype(dtype).name
+
+
+def _floats(*arrays):
+    """Arrays of one floating-point dtype, float32 for anything narrower."""
+    dtype = jnp.result_type(*map(jnp.asarray, arrays), jnp.float32)
+    return tuple(jnp.asarray(a, dtype) for a in arrays)
+
+
+def _require_factorised(where, out, reg, reg_unit, dtype):
+    """Outside jit, where there are values to look at, a failed factorisation is an error."""
+    if not checks.is_traced(out) and not bool(jnp.all(jnp.isfinite(out))):
+        raise checks.NumericalError(
+            f"{where}: the kernel matrix does not factorise in {jnp.dtype(dtype)} with reg = {reg} ({reg_unit}); "
+            "raise reg, use solve_dtype='float64', and look for NaN or repeated examples"
+        )
 
 
 def _check_ridge(where, k_ss, reg, reg_unit):

@@ -170,12 +170,16 @@ def _load_known(name: str, data_dir: Any) -> Dataset:
         looked = f"no files in {', '.join(map(str, folders))}; " if folders else ""
         raise checks.InputError(
             f"data.load: data set {name!r} not found: {looked}TFDS: {str(error).removeprefix('data.load: ')}\n"
-            f"{known.remedy}Pass its folder as data_dir (--config.data_dir=FOLDER)."
+            f"{known.remedy}Pass its folder as data_dir (--config.data.data_dir=FOLDER, or --data_dir=FOLDER)."
         ) from error
 
 
 def _folders(name: str, data_dir: Any, system: Sequence[str]) -> list[pathlib.Path]:
     """Where to look for the files of a known set, in order."""
+    given = data_dir is None or pathlib.Path(data_dir).expanduser().exists()
+    checks.require(
+        given, "data.load", f"data_dir is {str(data_dir)!r}, which does not exist; pass the folder of {name}"
+    )
     first = [pathlib.Path(data_dir).expanduser()] if data_dir else []
     root = os.environ.get("KIPJAX_DATA_DIR")
     roots = [*first, *([pathlib.Path(root)] if root else []), pathlib.Path.home() / ".cache" / "kipjax"]

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 
 from kipjax.evaluation import krr, metrics, transfer
-from kipjax.evaluation.protocol import Result, Task
+from kipjax.evaluation.protocol import Approximation, Result, Task
 
-__all__ = ["PROTOCOLS", "Result", "Task", "krr", "metrics", "transfer"]
+__all__ = ["PROTOCOLS", "Approximation", "Result", "Task", "krr", "metrics", "transfer"]
 
 PROTOCOLS: dict[str, Callable[..., list[Result]]] = {
     "krr": krr.evaluate,

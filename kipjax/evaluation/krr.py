@@ -10,7 +10,8 @@ import numpy as np
 from kipjax import checks
 from kipjax.core import krr, labels, losses, precision
 from kipjax.data import initial
-from kipjax.evaluation.protocol import Result, Task
+from kipjax.evaluation import metrics
+from kipjax.evaluation.protocol import Approximation, Result, Task
 from kipjax.types import Distilled, KernelFn
 
 __all__ = ["Scores", "evaluate", "predict", "score", "subset"]
@@ -49,9 +50,11 @@ def predict(
     """
     checks.same_example_shape("evaluation.krr.predict", "distilled.x", distilled.x, "x", x)
     checks.at_least("evaluation.krr.predict", "block_size", block_size, 1)
+    checks.one_of("evaluation.krr.predict", "dtype", np.dtype(dtype).name, ("float32", "float64"))
+    checks.require(len(x) > 0, "evaluation.krr.predict", "x is empty; at least one point is needed")
     with precision.mode(dtype):
         x_s, y_s = jnp.asarray(distilled.x, dtype), jnp.asarray(distilled.y, dtype)
-        dual = _fit(kernel_fn, x_s, y_s, reg, reg_unit)
+        dual = _fit(kernel_fn, x_s, y_s, float(reg), reg_unit)
         if not bool(jnp.all(jnp.isfinite(dual))):
             raise checks.NumericalError(
                 f"evaluation.krr.predict: the {len(x_s)} x {len(x_s)} kernel matrix does not factorise in {dtype} with "
@@ -86,9 +89,7 @@ def score(kernel_fn: KernelFn, distilled: Distilled, x: jax.Array, y_labels: jax
     """
     predictions = predict(kernel_fn, distilled, x, **options)
     checks.same_length("evaluation.krr.score", "x", predictions, "y_labels", y_labels)
-    classes, values = jnp.asarray(y_labels), jnp.asarray(predictions)
-    targets = labels.one_hot(classes, distilled.y.shape[1])
-    return Scores(float(losses.accuracy(values, classes)), float(losses.mse(values, targets)))
+    return _scores(predictions, y_labels)
 
 
 def subset(key: jax.Array, task: Task, size: int) -> Distilled:
@@ -125,21 +126,45 @@ def evaluate(
       **options: of ``predict``.
 
     Returns:
-      One ``Result`` each for the distilled set, the random subsets and the training set.
+      One ``Result`` each for the distilled set, the random subsets and the training set; the first says how close the
+      distilled set comes to the last.
     """
+    checks.at_least("evaluation.krr.evaluate", "seeds", seeds, 1)
+    checks.at_least("evaluation.krr.evaluate", "full_size", full_size, 0)
     key = jax.random.key(0) if key is None else key
     subset_key, full_key = jax.random.split(key)
-    size = distilled.x.shape[0]
-    total = len(task.x_train)
-    trained = {"distilled": [distilled]}
-    trained["random subset"] = [subset(k, task, size) for k in jax.random.split(subset_key, seeds)]
+    size, total = distilled.x.shape[0], len(task.x_train)
+    sets = {"distilled": [distilled]}
+    sets["random subset"] = [subset(k, task, size) for k in jax.random.split(subset_key, seeds)]
     if full_size >= total:
-        trained["full training set"] = [Distilled(task.x_train, labels.one_hot(task.train_labels, task.num_classes))]
+        sets["full training set"] = [Distilled(task.x_train, labels.one_hot(task.train_labels, task.num_classes))]
     elif full_size:
-        trained["random training images"] = [subset(full_key, task, full_size)]
+        sets["random training images"] = [subset(full_key, task, full_size)]
+    predictions = {name: [predict(kernel_fn, s, task.x_test, **options) for s in some] for name, some in sets.items()}
     results = []
-    for name, sets in trained.items():
-        scores = [score(kernel_fn, s, task.x_test, task.test_labels, **options) for s in sets]
-        accuracies, mses = zip(*scores)
-        results.append(Result(name, sets[0].x.shape[0], model, accuracies, mses))
+    for name, some in predictions.items():
+        accuracies, mses = zip(*(_scores(p, task.test_labels) for p in some))
+        results.append(Result(name, sets[name][0].x.shape[0], model, accuracies, mses))
+    if full_size >= size:
+        found = _approximation(predictions["distilled"][0], list(predictions.values())[-1][0], results, task)
+        results[0] = results[0]._replace(approximation=found)
     return results
+
+
+def _approximation(distilled, full, results, task):
+    """The distilled set's predictions against those of the largest real set."""
+    y = labels.one_hot(task.test_labels, task.num_classes)
+    ours, reference = results[0], results[-1]
+    return Approximation(
+        reference.size,
+        metrics.weak_epsilon(distilled, full, y),
+        metrics.strong_epsilon(distilled, full),
+        metrics.compression_ratio(reference.size, ours.size),
+        metrics.distillation_ratio(ours.accuracy.mean, reference.accuracy.mean),
+    )
+
+
+def _scores(predictions, y_labels):
+    classes, values = jnp.asarray(y_labels), jnp.asarray(predictions)
+    targets = labels.one_hot(classes, values.shape[1])
+    return Scores(float(losses.accuracy(values, classes)), float(losses.mse(values, targets)))

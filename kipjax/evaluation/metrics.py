@@ -70,7 +70,7 @@ def weak_epsilon(
     Args:
       predictions, other_predictions: ``[n, k]`` of the two models on the same test points; the one trained on the full
         set and the one trained on the distilled set make the distilled set a weak epsilon-approximation.
-      y: ``[n, k]`` targets.
+      y: ``[n, k]`` targets, one column per class.
       loss: zero-one by default, which makes this the gap in accuracy.
 
     Returns:
@@ -80,6 +80,8 @@ def weak_epsilon(
       arXiv:2011.00050, definitions 2.1 and 3, equation (1).
     """
     checks.same_classes("metrics.weak_epsilon", "predictions", predictions, "other_predictions", other_predictions)
+    checks.same_classes("metrics.weak_epsilon", "predictions", predictions, "y", y)
+    checks.same_length("metrics.weak_epsilon", "predictions", predictions, "other_predictions", other_predictions)
     checks.same_length("metrics.weak_epsilon", "predictions", predictions, "y", y)
     return float(jnp.abs(jnp.mean(loss(predictions, y)) - jnp.mean(loss(other_predictions, y))))
 

@@ -6,7 +6,7 @@ import jax
 
 from kipjax.evaluation import metrics
 
-__all__ = ["Result", "Task"]
+__all__ = ["Approximation", "Result", "Task"]
 
 
 class Task(NamedTuple):
@@ -22,14 +22,32 @@ class Task(NamedTuple):
     num_classes: int
 
 
+class Approximation(NamedTuple):
+    """How close a distilled set comes to a reference set of real images (``evaluation.metrics`` defines the measures).
+
+    ``reference_size`` real images; ``weak_epsilon`` and ``strong_epsilon`` with the zero-one loss, in 0..1;
+    ``compression_ratio``; ``distillation_ratio`` ``r_M`` in percent.
+    """
+
+    reference_size: int
+    weak_epsilon: float
+    strong_epsilon: float
+    compression_ratio: float
+    distillation_ratio: float
+
+
 class Result(NamedTuple):
-    """Test accuracies (fractions) of one model trained on one set, one value per repetition."""
+    """Test accuracies (fractions) and errors of one model trained on one set, one value per repetition.
+
+    ``approximation`` compares a distilled set with the largest real set that was scored beside it, if one was.
+    """
 
     trained_on: str
     size: int
     model: str
     accuracies: tuple[float, ...]
     mses: tuple[float, ...]
+    approximation: Approximation | None = None
 
     @property
     def accuracy(self) -> metrics.Summary:

@@ -4,9 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import numpy as np
 
-from kipjax.evaluation import krr
+from kipjax.evaluation import krr, metrics
 from kipjax.evaluation.protocol import Result, Task
 from kipjax.types import Distilled, KernelFn
 
@@ -43,22 +42,22 @@ def evaluate(
     ]
 
 
-def table(results: Mapping[str, list[Result]]) -> tuple[list[str], list[str], np.ndarray]:
+def table(results: Mapping[str, list[Result]]) -> tuple[list[str], list[str], list[list[metrics.Summary | None]]]:
     """Transfer results as a matrix.
 
     Args:
       results: for each training set (named by its training kernel) what ``evaluate`` returned.
 
     Returns:
-      ``(rows, columns, accuracies [rows, columns])``: a row for each training set and one for the random subsets of the
-      same size, a column for each test kernel; mean accuracies as fractions, NaN where a pair was not run.
+      ``(rows, columns, cells)``: a row for each training set and one for the random subsets of each size, a column for
+      each test kernel; ``cells[row][column]`` is the accuracy's mean, standard deviation and n, ``None`` where a pair
+      was not run. Random subsets of one size are those drawn for the first training set of that size.
     """
-    cells = {}
-    for name, rows in results.items():
-        for result in rows:
+    found: dict[tuple[str, str], metrics.Summary] = {}
+    for name, some in results.items():
+        for result in some:
             row = name if result.trained_on == "distilled" else f"{result.trained_on}, {result.size}"
-            cells[row, result.model] = result.accuracy.mean
-    rows = list(dict.fromkeys(row for row, _ in cells))
-    rows.sort(key=lambda row: row not in results)
-    columns = list(dict.fromkeys(column for _, column in cells))
-    return rows, columns, np.array([[cells.get((row, column), np.nan) for column in columns] for row in rows])
+            found.setdefault((row, result.model), result.accuracy)
+    rows = sorted(dict.fromkeys(row for row, _ in found), key=lambda row: row not in results)
+    columns = list(dict.fromkeys(column for _, column in found))
+    return rows, columns, [[found.get((row, column)) for column in columns] for row in rows]

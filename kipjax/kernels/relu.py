@@ -47,7 +47,7 @@ def _moments_jvp(primals, tangents):
     s = _sine(c, q)
     out = moments(c, q)
     per_q = jnp.where(q > _TINY, 0.5 / jnp.maximum(q, _TINY), 0.0)
-    per_s = jnp.where(s > 0, 0.5 / np.pi / jnp.maximum(s, _TINY), 0.0)
+    per_s = jnp.where(s * s > _TINY, 0.5 / np.pi / jnp.maximum(s, _TINY), 0.0)
     return out, (out[1] * dc + s * per_q / (2 * np.pi) * dq, (dc - c * per_q * dq) * per_s)
 
 
@@ -66,8 +66,12 @@ def angle(s: jax.Array, c: jax.Array) -> jax.Array:
 
 
 def _sine(c, q):
-    square = q - c * c
-    return jnp.where(square > _TINY, jnp.sqrt(jnp.maximum(square, _TINY)), 0.0)
+    """``sqrt(q - c**2)``, with the root last.
+
+    A select behind it would be repeated by XLA in every use, each with its own rounding of ``q - c**2``. Where nothing
+    but rounding is left of that, the two terms of degree 1 would no longer cancel.
+    """
+    return jnp.sqrt(jnp.maximum(q - c * c, 0.0))
 
 
 def _series(u: jax.Array) -> jax.Array:

@@ -10,6 +10,7 @@ Paper: Nguyen, Chen, Lee, "Dataset Meta-Learning from Kernel Ridge-Regression", 
   nothing of the data, and never changes again (definition 5).
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -93,7 +94,8 @@ def corrupt(key: jax.Array, x: jax.Array, *, rho: float, fill: str = "uniform") 
     choice_key, fill_key = jax.random.split(key)
     scores = jax.random.uniform(choice_key, (x.shape[0], x[0].size))
     ranks = jnp.argsort(jnp.argsort(scores, axis=1), axis=1)
-    frozen = (ranks < -int(-rho * x[0].size // 1)).reshape(x.shape)
+    count = math.ceil(round(rho * x[0].size, 6))  # rounded first: 0.07 * 100 is 7.000000000000001
+    frozen = (ranks < count).reshape(x.shape)
     values = jax.random.uniform(fill_key, x.shape, x.dtype, -1.0, 1.0) if fill == "uniform" else jnp.zeros_like(x)
     return jnp.where(frozen, values, x), frozen
 
@@ -147,17 +149,17 @@ def make(
     checks.one_of("kip.make", "reg_unit", reg_unit, krr.REG_UNITS)
     checks.within("kip.make", "rho", rho, 0.0, 1.0)
     checks.one_of("kip.make", "fill", fill, FILLS)
+    kernel_at = _kernel_at(kernel_fn, parametric=kernel_params is not None)
     checks.at_least("kip.make", "decay_steps", decay_steps, 0)
     rate = optax.cosine_decay_schedule(learning_rate, decay_steps) if decay_steps else learning_rate
     optimizer = optax.adam(rate) if optimizer is None else optimizer
 
-    kernel_at = _kernel_at(kernel_fn, parametric=kernel_params is not None)
-
     def init(key, distilled0):
         checks.same_length("kip.init", "x", distilled0.x, "y", distilled0.y)
-        x, frozen = corrupt(key, distilled0.x, rho=rho, fill=fill) if rho else (jnp.asarray(distilled0.x), None)
+        x, y = (jnp.array(a, jnp.result_type(a, jnp.float32)) for a in distilled0[:2])  # copies: a state may be donated
+        x, frozen = corrupt(key, x, rho=rho, fill=fill) if rho else (x, None)
         params = jax.tree.map(lambda p: jnp.asarray(p, x.dtype), kernel_params)
-        state = State(x, jnp.asarray(distilled0.y), params, (), frozen)
+        state = State(x, y, params, (), frozen)
         return state._replace(opt_state=optimizer.init(_pick(state, names)))
 
     def step(key, state, batch):
@@ -185,11 +187,17 @@ def make(
 
 def _kernel_at(kernel_fn: Any, *, parametric: bool) -> Callable[[jax.Array, PyTree], KernelFn]:
     """``(key, kernel_params) -> kernel`` of one step, for each of the forms that ``make`` accepts."""
+    members: list[Any] = list(kernel_fn) if isinstance(kernel_fn, (list, tuple)) else [kernel_fn]
+    checks.require(
+        bool(members) and all(map(callable, members)),
+        "kip.make",
+        f"kernel_fn is {kernel_fn!r}; expected a kernel such as kernels.get('fc1'), or several",
+    )
     if parametric:
-        return lambda key, params: kernel_fn(params)
-    if isinstance(kernel_fn, Sequence):
-        return lambda key, params: family.draw(key, kernel_fn)
-    return lambda key, params: kernel_fn
+        return lambda key, params: members[0](params)
+    if len(members) > 1:
+        return lambda key, params: family.draw(key, members)
+    return lambda key, params: members[0]
 
 
 def _pick(state, names):

@@ -84,6 +84,7 @@ def make(
     References:
       arXiv:2011.00050, equation (8).
     """
+    checks.require(callable(kernel_fn), "label_solve.make", f"kernel_fn is {kernel_fn!r}; expected one kernel")
     checks.at_least("label_solve.make", "reg", reg, 0.0)
     checks.one_of("label_solve.make", "reg_unit", reg_unit, krr.REG_UNITS)
     checks.at_least("label_solve.make", "block_size", block_size, 1)
@@ -91,7 +92,7 @@ def make(
     def init(key, distilled0):
         del key
         checks.same_length("label_solve.init", "x", distilled0.x, "y", distilled0.y)
-        return State(jnp.asarray(distilled0.x), jnp.asarray(distilled0.y))
+        return State(*(jnp.array(a, jnp.result_type(a, jnp.float32)) for a in distilled0[:2]))  # copies
 
     def solve(x_s, y_s, batch):
         k_ss = kernel_fn(x_s, x_s)
@@ -103,6 +104,7 @@ def make(
     def step(key, state, batch):
         del key
         checks.same_classes("label_solve.step", "y_s", state.y, "y_t", batch.y)
+        checks.require(batch.x.shape[0] > 0, "label_solve.step", "the batch is empty; it must hold the targets")
         labels, info = precision.run_in(dtype, solve, state.x, state.y, batch)
         return state._replace(y=labels), info
 

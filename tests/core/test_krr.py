@@ -43,7 +43,7 @@ def test_the_solve_is_float64_under_float32_kernels():
     k = jnp.asarray(reference.rbf(x, x, 0.05), jnp.float32)
     y = jnp.asarray(rng.normal(size=(600, 2)), jnp.float32)
     wide = jax.jit(lambda k, y: krr.alpha(k, y, reg=1e-6))(k, y)
-    narrow = krr.alpha(k, y, reg=1e-6, solve_dtype=None)
+    narrow = jax.jit(lambda k, y: krr.alpha(k, y, reg=1e-6, solve_dtype=None))(k, y)
     assert wide.dtype == jnp.float32 and bool(jnp.isfinite(wide).all())
     assert not bool(jnp.isfinite(narrow).all())
     exact = reference.inverse(np.asarray(k, np.float64), 1e-6, "trace") @ np.asarray(y, np.float64)
@@ -167,6 +167,32 @@ def test_zero_ridge_is_the_pseudo_inverse(x64):
     np.testing.assert_allclose(got, k_ts @ np.linalg.pinv(k_ss, hermitian=True) @ y_s, rtol=1e-6, atol=1e-8)
 
 
+def test_derivatives_at_zero_ridge_are_those_of_the_pseudo_inverse(x64):
+    """A linear kernel of more points than dimensions keeps its rank when the points move."""
+    x_s, x_t, y_s, y_t = map(jnp.asarray, problem(m=6, d=3))
+
+    def loss(x):
+        return krr.loss(x @ x.T, x_t @ x.T, y_s, y_t, reg=0.0)
+
+    got, step = jax.jit(jax.grad(loss))(x_s), 1e-6
+    for index in [(0, 0), (3, 1), (5, 2)]:
+        move = jnp.zeros_like(x_s).at[index].set(step)
+        assert float(got[index]) == pytest.approx(float(loss(x_s + move) - loss(x_s - move)) / (2 * step), rel=1e-5)
+
+
+def test_integers_and_lists_are_numbers_too():
+    got = krr.predict(np.eye(3, dtype=int), np.ones((2, 3), int), np.eye(3, dtype=int), reg=1.0, reg_unit="absolute")
+    np.testing.assert_allclose(got, np.full((2, 3), 0.5))
+    listed = krr.loss([[1.0, 0.0], [0.0, 1.0]], [[1.0, 1.0]], [[1.0], [0.0]], [[0.0]], reg=1.0, reg_unit="absolute")
+    assert float(listed) == pytest.approx(0.125)
+
+
+def test_a_matrix_that_does_not_factorise_is_an_error_outside_jit():
+    with pytest.raises(checks.NumericalError, match="does not factorise in float64 with reg = 1e-06"):
+        krr.predict(-jnp.eye(3), jnp.ones((2, 3)), jnp.eye(3), reg=1e-6)
+    assert bool(jnp.isnan(jax.jit(lambda k: krr.predict(k, k, k, reg=1e-6))(-jnp.eye(3))).all())
+
+
 @pytest.mark.theory
 @pytest.mark.parametrize("streamed", [False, True])
 def test_theorem_2_solved_labels_of_a_linear_kernel_are_the_classifiers_predictions(x64, streamed):
@@ -202,6 +228,8 @@ def test_theorem_3_the_least_loss_is_the_part_of_the_targets_outside_the_column_
         ({"reg": -1.0}, "reg is -1.0; it must be at least 0"),
         ({"reg": float("nan")}, "reg is nan"),
         ({"reg_unit": "lambda"}, "choose one of trace, absolute"),
+        ({"solve_dtype": "float16"}, "solve_dtype is 'float16'"),
+        ({"reg": "small"}, "reg is 'small'; it must be a number"),
     ],
 )
 def test_bad_input_says_what_to_mend(change, words):

@@ -59,16 +59,17 @@ def test_the_transfer_table_has_a_row_per_set_and_a_column_per_kernel():
     kernels = {"rbf": basic.rbf(), "linear": basic.linear()}
     sets = {name: krr.subset(jax.random.key(i), parts, 6) for i, name in enumerate(kernels)}
     results = {name: transfer.evaluate(some, parts, kernels, seeds=2) for name, some in sets.items()}
-    rows, columns, accuracies = transfer.table(results)
+    rows, columns, cells = transfer.table(results)
     assert rows == ["rbf", "linear", "random subset, 6"] and columns == ["rbf", "linear"]
     for i, row in enumerate(("rbf", "linear")):
         for j, column in enumerate(columns):
             score = krr.score(kernels[column], sets[row], parts.x_test, parts.test_labels)
-            assert accuracies[i, j] == pytest.approx(score.accuracy)
+            assert cells[i][j].mean == pytest.approx(score.accuracy) and cells[i][j].n == 1
+    assert cells[2][0].n == 2
     hole = transfer.table(
         {"a": [Result("distilled", 6, "rbf", (0.5,), (0.1,))], "b": [Result("distilled", 6, "linear", (0.6,), (0.1,))]}
     )
-    assert np.isnan(hole[2][0, 1]) and hole[2][1, 1] == pytest.approx(0.6)
+    assert hole[2][0][1] is None and hole[2][1][1].mean == pytest.approx(0.6)
 
 
 def test_a_matrix_that_does_not_factorise_says_what_to_try():
@@ -85,3 +86,32 @@ def test_examples_of_another_shape_are_refused():
     parts = task()
     with pytest.raises(checks.InputError, match="they must agree"):
         krr.predict(basic.rbf(), Distilled(jnp.ones((3, 4)), jnp.eye(3)), parts.x_test)
+
+
+def test_the_distilled_set_is_compared_with_the_training_set():
+    parts, kernel_fn = task(), basic.rbf()
+    some = krr.subset(jax.random.key(0), parts, 6)
+    found = krr.evaluate(some, parts, kernel_fn, seeds=1, full_size=1000)[0]
+    everything = krr.subset(jax.random.key(1), parts, 40)
+    ours, full = (krr.predict(kernel_fn, s, parts.x_test).argmax(1) for s in (some, everything))
+    wrong = [(classes != parts.test_labels).mean() for classes in (ours, full)]
+    close = found.approximation
+    assert close.reference_size == 40 and close.compression_ratio == pytest.approx(40 / 6)
+    assert close.weak_epsilon == pytest.approx(abs(wrong[0] - wrong[1]), abs=1e-6)
+    assert close.strong_epsilon == pytest.approx((ours != full).mean(), abs=1e-6)
+    assert close.distillation_ratio == pytest.approx(100 * (1 - wrong[0]) / (1 - wrong[1]), rel=1e-5)
+    assert krr.evaluate(some, parts, kernel_fn, seeds=1, full_size=0)[0].approximation is None
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"seeds": 0}, "seeds is 0"),
+        ({"full_size": -1}, "full_size is -1"),
+        ({"dtype": "float16"}, "dtype is 'float16'"),
+    ],
+)
+def test_bad_options(options, words):
+    parts = task()
+    with pytest.raises(checks.InputError, match=words):
+        krr.evaluate(krr.subset(jax.random.key(0), parts, 6), parts, basic.rbf(), **options)

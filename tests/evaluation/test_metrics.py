@@ -59,5 +59,9 @@ def test_bad_input():
         metrics.compression_ratio(5, 10)
     with pytest.raises(checks.InputError, match="full_accuracy is 0"):
         metrics.distillation_ratio(0.5, 0.0)
+    with pytest.raises(checks.InputError, match=r"y has shape \(3,\); expected \[points, classes\]"):
+        metrics.weak_epsilon(jnp.ones((3, 2)), jnp.ones((3, 2)), jnp.ones(3, int))
+    with pytest.raises(checks.InputError, match="same number of rows"):
+        metrics.weak_epsilon(jnp.ones((3, 2)), jnp.ones((1, 2)), jnp.ones((3, 2)))
     with pytest.raises(checks.InputError, match="both need one per class"):
         metrics.strong_epsilon(jnp.ones((3, 2)), jnp.ones((3, 3)))

@@ -10,11 +10,12 @@ import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 import pytest
 
 import kipjax
-from experiments import distill, run_folder
+from experiments import run_folder, trainer
 from kipjax import checks
 from kipjax.io import log
 
@@ -47,7 +48,7 @@ def test_the_tiny_variant_of_every_config_runs(path, tmp_path, capsys, request):
         config.data.data_dir = request.getfixturevalue("idx_folder")
     if config.data.name == "cifar10":
         config.data.data_dir = request.getfixturevalue("cifar_folder")
-    distill.run(config, str(tmp_path))
+    trainer.run(config, str(tmp_path))
     made = kipjax.load(tmp_path / "distilled.npz")
     assert made.distilled.x.shape[0] == 10 * config.init.ipc
     assert made.meta["method"] == config.method.name and made.meta["config"]["seed"] == 0
@@ -68,11 +69,25 @@ def test_every_config_says_how_to_run_it(path):
     assert f"--config={path}" in text.split('"""')[1]
 
 
-def test_variants_of_configs_build():
-    for path in CONFIGS:
-        for variant in ("rbf", "notebook", "augmented", "corrupted", "myrtle"):
-            if f"def {variant}(" in (ROOT / path).read_text():
-                assert load(path, variant).steps > 0
+VARIANTS = [
+    (path, variant)
+    for path in CONFIGS
+    for variant in ("rbf", "notebook", "augmented", "corrupted", "myrtle")
+    if f"def {variant}(config" in (ROOT / path).read_text()
+]
+
+
+@pytest.mark.parametrize(("path", "variant"), VARIANTS, ids=str)
+def test_every_variant_builds_its_experiment(path, variant, request):
+    """Data, kernel, method and starting set of the full-size variants, on the small files of the tests."""
+    config = load(path, variant)
+    grey = config.data.name in ("mnist", "fashion_mnist")
+    config.data.data_dir = request.getfixturevalue("idx_folder" if grey else "cifar_folder")
+    config.init.ipc, config.batch.size = 1, 100
+    run_folder.check_schedule(config)
+    experiment = trainer.build.experiment(config)
+    state = jax.eval_shape(experiment.method.init, jax.random.key(0), experiment.start)
+    assert jax.eval_shape(experiment.method.distilled, state).x.shape[0] == 10
 
 
 def test_augmented_targets_and_learned_kernel_reach_the_artifact(tmp_path):
@@ -81,7 +96,7 @@ def test_augmented_targets_and_learned_kernel_reach_the_artifact(tmp_path):
     config.kernel = {"name": "rbf", "gamma": 1.0}
     config.learn_kernel = ("gamma",)
     config.method.learn_labels = True
-    distill.run(config, str(tmp_path))
+    trainer.run(config, str(tmp_path))
     made = kipjax.load(tmp_path / "distilled.npz")
     assert made.meta["kernel"]["name"] == "rbf" and 0 < abs(made.meta["kernel"]["gamma"] - 1.0) < 1
     assert (tmp_path / "labels.png").exists()
@@ -141,6 +156,11 @@ def test_killed_and_resumed_ends_bit_for_bit_like_the_uninterrupted_run(tmp_path
         (["--config.init.ipc=1000"], "lower ipc"),
         (["--config.log_every=3"], "no multiple of log_every"),
         (["--resume", "--overwrite"], "cannot be combined"),
+        (["--config.evaluation.seeds=0"], "seeds is 0"),
+        (["--config.evaluation.dtype=float23"], "dtype is 'float23'"),
+        (["--config.method.solve_dtype=float16"], "solve_dtype is 'float16'"),
+        (["--config.init.kind=class_means", "--config.init.ipc=2"], "set ipc to 1"),
+        (["--config.data.data_dir=/nonexistent", "--config.data.name=mnist"], "does not exist"),
     ],
 )
 def test_mistakes_end_in_one_or_two_lines(flags, words, tmp_path):
@@ -164,16 +184,19 @@ def test_unwritable_workdir(tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("")
     with pytest.raises(checks.InputError, match="choose a folder that you may write to"):
-        distill.run(load("configs/kip/digits.py"), str(blocked / "run"))
+        trainer.run(load("configs/kip/digits.py"), str(blocked / "run"))
 
 
 def test_a_diverged_run_says_step_quantity_and_cause(tmp_path):
+    """A linear kernel of 200 images of 64 pixels is singular, and the ridge is below what float32 can hold."""
     config = load("configs/kip/digits.py")
+    del config.kernel
+    config.kernel = {"name": "linear"}
     config.method.solve_dtype = "float32"
-    config.init.ipc = 50
-    config.method.reg = 1e-9
+    config.init.ipc = 20
+    config.method.reg = 1e-12
     with pytest.raises(checks.NumericalError, match=r"loss.* not finite by step 2; .* does not factorise \(raise"):
-        distill.run(config, str(tmp_path))
+        trainer.run(config, str(tmp_path))
     assert not (tmp_path / "distilled.npz").exists()
 
 
@@ -184,16 +207,52 @@ def test_a_full_disk_leaves_no_half_written_artifact(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     config = load("configs/kip/digits.py")
-    run = distill.report.write
+    run = trainer.report.write
 
     def write(*args, **options):
         monkeypatch.setattr(os, "fsync", full)
         run(*args, **options)
 
-    monkeypatch.setattr(distill.report, "write", write)
-    with pytest.raises(checks.InputError, match="No space left on device"):
-        distill.run(config, str(tmp_path))
+    monkeypatch.setattr(trainer.report, "write", write)
+    with pytest.raises(checks.InputError, match="disk is full"):
+        trainer.run(config, str(tmp_path))
     assert not (tmp_path / "distilled.npz").exists()
+
+
+def test_the_covariance_is_chosen_on_the_command_line(tmp_path):
+    done = cli("--config=configs/kip/digits.py:tiny", "--config.kernel.kind=nngp", f"--workdir={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    assert kipjax.load(tmp_path / "distilled.npz").meta["kernel"] == {"name": "fc1", "get": "nngp", "b_std": 0.1}
+
+
+def test_overwrite_keeps_the_old_run_until_the_new_one_is_known_to_start(tmp_path):
+    config = load("configs/kip/digits.py")
+    trainer.run(config, str(tmp_path))
+    before = (tmp_path / "distilled.npz").read_bytes()
+    config.kernel.name = "fcx"
+    with pytest.raises(checks.InputError, match="choose one of"):
+        trainer.run(config, str(tmp_path), overwrite=True)
+    assert (tmp_path / "distilled.npz").read_bytes() == before
+    config.kernel.name, config.seed = "fc2", 1
+    trainer.run(config, str(tmp_path), overwrite=True)
+    assert kipjax.load(tmp_path / "distilled.npz").meta["seed"] == 1
+
+
+def test_resume_refuses_other_data_and_fewer_steps(tmp_path):
+    rng = np.random.default_rng(0)
+    arrays = {"x_train": rng.random((60, 6, 6, 1)), "y_train": np.arange(60) % 3}
+    arrays |= {"x_test": rng.random((12, 6, 6, 1)), "y_test": np.arange(12) % 3}
+    np.savez(tmp_path / "data.npz", **arrays)
+    config = load("configs/kip/digits.py")
+    config.data.name, config.batch.size = str(tmp_path / "data.npz"), 30
+    trainer.run(config, str(tmp_path / "run"))
+    config.steps = 4
+    with pytest.raises(checks.InputError, match=r"last checkpoint is at step 6 and config\.steps is 4"):
+        trainer.run(config, str(tmp_path / "run"), resume=True)
+    config.steps = 8
+    np.savez(tmp_path / "data.npz", **(arrays | {"x_train": rng.random((60, 6, 6, 1))}))
+    with pytest.raises(checks.InputError, match="are not those of the run so far"):
+        trainer.run(config, str(tmp_path / "run"), resume=True)
 
 
 def test_resume_refuses_another_config(tmp_path):
@@ -210,9 +269,9 @@ def test_resume_refuses_another_config(tmp_path):
 
 def test_a_longer_run_goes_on_from_a_finished_one(tmp_path):
     config = load("configs/kip/digits.py")
-    distill.run(config, str(tmp_path / "a"))
+    trainer.run(config, str(tmp_path / "a"))
     config.steps = 12
-    distill.run(config, str(tmp_path / "a"), resume=True)
-    distill.run(config, str(tmp_path / "b"))
+    trainer.run(config, str(tmp_path / "a"), resume=True)
+    trainer.run(config, str(tmp_path / "b"))
     a, b = (kipjax.load(tmp_path / name / "distilled.npz").distilled.x for name in "ab")
     np.testing.assert_array_equal(a, b)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import kipjax
-from experiments import distill
+from experiments import trainer
 from kipjax.evaluation import krr
 from kipjax.kernels import infinite
 from tests.experiments.test_distill import load
@@ -30,7 +30,7 @@ def runs(tmp_path_factory):
     folders = {}
     for name in ("kip", "label_solve"):
         folders[name] = tmp_path_factory.mktemp(name)
-        distill.run(load(f"configs/{name}/digits.py"), str(folders[name]))
+        trainer.run(load(f"configs/{name}/digits.py"), str(folders[name]))
     return folders
 
 
@@ -62,7 +62,9 @@ def test_kernel_transfer_prints_a_row_per_artifact_and_a_column_per_kernel(runs,
     lines = done.stdout.splitlines()
     assert [name in lines[1] for name in ("fc1 ntk", "fc2 nngp", "conv1 ntk", "rbf")] == [True] * 4
     assert sum(line.startswith("fc1 ntk") for line in lines) == 2, "same training kernel: told apart by the folder"
-    assert any(line.startswith("random subset, 10") for line in lines)
+    assert all("kip" in lines[2] or "label_solve" in line for line in lines[2:4])
+    subset = next(line for line in lines if line.startswith("random subset, 10"))
+    assert subset.count("±") == 4 and "n=2" in lines[-2]
     rows = json.loads(out.read_text())
     assert len(rows) == 2 * 4 * 2 and {row["test_size"] for row in rows} == {50}
 
@@ -81,7 +83,7 @@ def test_a_set_from_elsewhere_is_scored_when_a_kernel_is_named(runs, tmp_path):
 def test_another_data_set_of_the_same_name_is_noticed(runs, tmp_path):
     made = kipjax.load(runs["kip"] / "distilled.npz")
     path = tmp_path / "other.npz"
-    kipjax.save(path, made._replace(meta={**made.meta, "fingerprint": "0" * 16}))
+    kipjax.save(path, made._replace(meta={**made.meta, "data_fingerprint": "0" * 16}))
     done = cli(f"--artifact={path}", "--seeds=1", "--full_size=0")
     assert "was distilled from other training data" in done.stdout + done.stderr
 

@@ -120,8 +120,9 @@ def test_a_family_draws_by_the_key():
     start, batch = problem(dtype=np.float32)
     method = kip.make([basic.rbf(0.1), basic.rbf(10.0)])
     state = method.init(jax.random.key(0), start)
-    losses = {float(method.step(jax.random.key(i), state, batch)[1].loss) for i in range(12)}
-    single = {float(kip.make(basic.rbf(g)).step(jax.random.key(0), state, batch)[1].loss) for g in (0.1, 10.0)}
+    step = jax.jit(method.step)
+    losses = {float(step(jax.random.key(i), state, batch)[1].loss) for i in range(12)}
+    single = {float(jax.jit(kip.make(basic.rbf(g)).step)(jax.random.key(0), state, batch)[1].loss) for g in (0.1, 10.0)}
     assert len(losses) == 2
     np.testing.assert_allclose(sorted(losses), sorted(single), rtol=1e-5)
 
@@ -169,11 +170,33 @@ def test_theorem_1_a_linear_kernel_reaches_the_least_squares_classifier(x64, see
         ({"reg_unit": "relative"}, "choose one of trace, absolute"),
         ({"rho": 1.5}, "rho is 1.5; it must lie between 0.0 and 1.0"),
         ({"fill": "ones"}, "choose one of uniform, zeros"),
+        ({"decay_steps": -1}, "decay_steps is -1"),
     ],
 )
 def test_bad_hyperparameters(options, words):
     with pytest.raises(checks.InputError, match=words):
         kip.make(basic.rbf(), **options)
+
+
+@pytest.mark.parametrize("kernel_fn", [[], "fc1", [basic.rbf(), "fc1"]])
+def test_what_is_no_kernel(kernel_fn):
+    with pytest.raises(checks.InputError, match="expected a kernel such as"):
+        kip.make(kernel_fn)
+
+
+def test_the_starting_set_outlives_a_donated_state():
+    start, batch = problem(dtype=np.float32)
+    method = kip.make(basic.rbf())
+    jax.jit(method.step, donate_argnums=1)(jax.random.key(0), method.init(jax.random.key(0), start), batch)
+    assert np.isfinite(np.asarray(start.x)).all()
+
+
+@pytest.mark.parametrize(
+    ("rho", "size", "count"), [(0.07, 100, 7), (0.14, 50, 7), (0.28, 25, 7), (0.55, 100, 55), (0.3, 7, 3)]
+)
+def test_rho_is_rounded_up_to_whole_coordinates(rho, size, count):
+    _, frozen = kip.corrupt(jax.random.key(0), jnp.zeros((2, size)), rho=rho)
+    assert np.asarray(frozen).sum(axis=1).tolist() == [count] * 2
 
 
 def test_unequal_class_counts():

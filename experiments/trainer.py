@@ -1,0 +1,95 @@
+"""One run: from a config to its folder, in compiled stretches, with checkpoints that it can go on from."""
+
+import functools
+import os
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import build, report, run_folder
+from kipjax import checks
+from kipjax.core import loop
+from kipjax.io import checkpoint, log
+
+__all__ = ["compiled", "run", "train"]
+
+
+def run(config, workdir: str, *, resume: bool = False, overwrite: bool = False) -> None:
+    """One experiment from its config to its run folder."""
+    run_folder.check_schedule(config)
+    run_folder.prepare(workdir, config, resume=resume, overwrite=overwrite)
+    began = time.monotonic()
+    experiment = build.experiment(config)
+    run_folder.claim(workdir, config, overwrite=overwrite)
+    state = train(config, experiment, workdir, resume=resume)
+    made = report.artifact(config, experiment, state)
+    report.write(workdir, made, experiment, config, seconds=time.monotonic() - began)
+
+
+def compiled(experiment: build.Experiment, count: int):
+    """The program of ``count`` steps; the data set is an argument of it, and the state is donated."""
+    return jax.jit(loop.steps(experiment.method, count), donate_argnums=2)
+
+
+def train(config, experiment: build.Experiment, workdir: str, *, resume: bool, chunk=None):
+    """Steps from the start, or from the last checkpoint, to ``config.steps``; returns the method's final state.
+
+    ``chunk(count)`` gives the program of ``count`` steps, of which a run needs one, or two for a shorter last stretch.
+    """
+    chunk = chunk or functools.cache(functools.partial(compiled, experiment))
+    run_key, init_key = jax.random.split(jax.random.key(config.seed))
+    data = report.fingerprint(experiment.dataset)
+    fresh = jax.jit(experiment.method.init)
+
+    with (
+        checkpoint.open(os.path.join(workdir, "checkpoints")) as checkpoints,
+        log.MetricsLog(os.path.join(workdir, "metrics.jsonl")) as metrics,
+    ):
+        restored = checkpoints.restore(jax.eval_shape(fresh, init_key, experiment.start)) if resume else None
+        step, state = (restored.step, restored.state) if restored else (0, fresh(init_key, experiment.start))
+        if restored:
+            _require_continues(restored, config, data)
+        metrics.truncate(step)
+        if resume:
+            print(f"resuming at step {step} of {config.steps}" if restored else "no checkpoint yet; starting anew")
+        with log.Progress(config.steps, start=step) as progress:
+            while step < config.steps:
+                count = min(config.log_every - step % config.log_every, config.steps - step)
+                state, infos = chunk(count)(experiment.sample, run_key, state, jnp.asarray(step))
+                step += count
+                line = {name: float(np.mean(values)) for name, values in infos._asdict().items()}
+                _require_finite(line, step, checkpoints)
+                if config.eval_every and step % config.eval_every == 0:
+                    line["test_accuracy"] = report.test_accuracy(config, experiment, state)
+                metrics.append(step, line)
+                progress.update(step, line)
+                if step % config.checkpoint_every == 0 or step == config.steps:
+                    checkpoints.save(step, state, {"fingerprint": data})
+    return state
+
+
+def _require_continues(restored, config, data):
+    """A checkpoint must be of the same data and not past the end of the run."""
+    checks.require(
+        restored.step <= config.steps,
+        "--resume",
+        f"the last checkpoint is at step {restored.step} and config.steps is {config.steps}; raise it, or start anew",
+    )
+    checks.require(
+        restored.extra.get("fingerprint") == data,
+        "--resume",
+        f"the training data of {config.data.name} are not those of the run so far; bring them back, or start anew",
+    )
+
+
+def _require_finite(line, step, checkpoints):
+    bad = [name for name, value in line.items() if not np.isfinite(value)]
+    if bad:
+        good = checkpoints.steps()
+        raise checks.NumericalError(
+            f"experiments.distill: {', '.join(bad)} not finite by step {step}; the last good checkpoint is "
+            f"{f'step {good[-1]}' if good else 'none'}. Likely a kernel matrix that does not factorise (raise "
+            "--config.method.reg and solve in float64) or too large a step size"
+        )
