@@ -7,10 +7,10 @@ Fashion-MNIST): 6000 targets, lambda 1e-6 trace-scaled, b_std 0.1, 5000 steps. D
 rate falls from 0.04 to 0 along a cosine instead of staying at 0.01, chosen by training loss (0.0158 against 0.0162).
 
 Our results, test accuracy by kernel ridge regression on all 10,000 test images, last step, seeds 0-4 (no selection):
-- FC1 NTK, 10 images: 82.34, 82.43, 82.46, 82.55, 82.41, that is 82.44 ± 0.08 % (n=5); a random subset of 10 images
-  gets 48.0 ± 1.0 % (n=5 means of 5 subsets), 5000 random training images 85.78 ± 0.26 % (n=5). A run took 116-147 s on two busy cores.
-- variant rbf, 100 images, labels learned: 88.51, 88.34, 88.27, 88.39, 88.49, that is 88.40 ± 0.10 % (n=5); random subset
-  70.2 ± 0.4 %, 5000 random training images 84.6 ± 0.4 %. A run took 102-153 s on two busy cores.
+- FC1 NTK, 10 images: 82.34, 82.43, 82.46, 82.55, 82.41, that is 82.44 ± 0.08 % (n=5); random subsets of 10 images
+  48.0 ± 1.0 % (n=5 means of 5), 5000 random training images 85.78 ± 0.26 % (n=5). 116-147 s a run on two busy cores.
+- variant rbf, 100 images, labels learned: 88.51, 88.34, 88.27, 88.39, 88.49, that is 88.40 ± 0.10 % (n=5); random
+  subsets 70.2 ± 0.4 %, 5000 random training images 84.6 ± 0.4 %. 102-153 s a run on two busy cores.
 """
 
 from configs import common
