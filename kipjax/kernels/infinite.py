@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kipjax.checks import at_least, is_traced, one_of, require, same_example_shape
+from kipjax.checks import at_least, is_traced, one_of, require, same_example_shape, whole
 from kipjax.kernels import _neural_tangents, relu
 from kipjax.types import KernelFn
 
@@ -76,7 +76,7 @@ def fc(
     (3, 2)
     """
     options = _Options("fc", w_std, b_std, get, parameterization, width, readout_parameterization, backend)
-    _check_count(options.where, "depth", depth)
+    whole(options.where, "depth", depth)
     return _network(("dense",) * depth, options)
 
 
@@ -107,7 +107,7 @@ def conv(
       of pixels counts, ``n1 n2 (h w)**2``.
     """
     options = _Options("conv", w_std, b_std, get, parameterization, width, readout_parameterization, backend)
-    _check_count(options.where, "depth", depth)
+    whole(options.where, "depth", depth)
     one_of(options.where, "readout", readout, ("flatten", "gap"))
     block = ("conv", "pool") if pool else ("conv",)
     return _network((*block * depth, readout), options)
@@ -130,7 +130,7 @@ def convnet(
     "KIP_ConvNet" in the code of FRePo and RCIG. Arguments and cost as in ``conv`` with ``pool=True``.
     """
     options = _Options("convnet", w_std, b_std, get, parameterization, width, readout_parameterization, backend)
-    _check_count(options.where, "depth", depth)
+    whole(options.where, "depth", depth)
     return _network(("conv", *("conv", "pool") * depth, "flatten"), options)
 
 
@@ -296,11 +296,6 @@ def _exact_diagonal(k: Any) -> Any:
     return k.replace(nngp=jnp.where(diagonal, k.cov1[:, None] * (1 + _NUDGE * eps), k.nngp))
 
 
-def _check_count(where: str, name: str, value: Any) -> None:
-    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    require(bool(whole and value >= 1), where, f"{name} is {value!r}; it must be a whole number, at least 1")
-
-
 def _check_scale(where: str, name: str, value: Any, *, strict: bool) -> None:
     number = np.ndim(value) == 0 and (is_traced(value) or np.asarray(value).dtype.kind in "iuf")
     require(number, where, f"{name} is {value!r}; it must be a number")
@@ -315,7 +310,7 @@ def _check_options(options: _Options) -> None:
     one_of(where, "get", options.get, ("ntk", "nngp"))
     one_of(where, "parameterization", options.parameterization, ("ntk", "standard"))
     one_of(where, "readout_parameterization", options.readout_parameterization, ("ntk", "standard"))
-    _check_count(where, "width", options.width)
+    whole(where, "width", options.width)
     one_of(where, "backend", options.backend, ("auto", "neural_tangents"))
 
 
@@ -325,7 +320,8 @@ def _check_inputs(where: str, x1: Any, x2: Any, architecture: tuple[str, ...]) -
     expected = "images [n, height, width, channels]; for vectors there is kernels.infinite.fc" if image else "[n, ...]"
     for name, x in (("x1", x1), ("x2", x2)):
         right = np.ndim(x) == 4 if image else np.ndim(x) >= 2
-        require(right, where, f"{name} has shape {np.shape(x)}; expected {expected}")
+        right = right and np.size(x) > 0
+        require(right, where, f"{name} has shape {np.shape(x)}; expected {expected}, none of them empty")
     same_example_shape(where, "x1", x1, "x2", x2)
     pools = architecture.count("pool")
     if pools:
