@@ -24,6 +24,7 @@ __all__ = [
     "same_classes",
     "same_example_shape",
     "same_length",
+    "whole",
     "within",
 ]
 
@@ -73,8 +74,16 @@ def within(where: str, name: str, value: Any, low: float, high: float) -> None:
     require(bool(low <= value <= high), where, f"{name} is {value}; it must lie between {low} and {high}")
 
 
+def whole(where: str, name: str, value: Any, low: int = 1) -> None:
+    """A count: an integer ``value >= low``, and no float or bool."""
+    integer = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    require(bool(integer and value >= low), where, f"{name} is {value!r}; it must be a whole number, at least {low}")
+
+
 def divides(where: str, name: str, value: int, parts_name: str, parts: int) -> None:
     """``value`` must be a positive multiple of ``parts``."""
+    whole(where, parts_name, parts)
+    whole(where, name, value, 0)
     if value <= 0 or value % parts:
         nearest = max(parts, parts * round(value / parts))
         raise InputError(

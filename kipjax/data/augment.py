@@ -213,8 +213,13 @@ def _replace(x: jax.Array, rows: jax.Array, new: jax.Array) -> jax.Array:
 
 
 def _images(where: str, x: jax.Array) -> jax.Array:
-    """``x`` as a JAX array, which must be a batch of images."""
+    """``x`` as a JAX array, which must be a batch of images in floating point."""
     x = jnp.asarray(x)
+    checks.require(
+        jnp.issubdtype(x.dtype, jnp.floating),
+        where,
+        f"x has dtype {x.dtype}; interpolated images are no integers, convert it first (x.astype(jnp.float32))",
+    )
     checks.require(
         x.ndim == 4, where, f"x has shape {x.shape}; expected a batch of images, [b, height, width, channels]"
     )

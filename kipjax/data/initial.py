@@ -54,9 +54,11 @@ def real(
     """
     where = "initial.real"
     checks.same_length(where, "x", x, "labels", labels)
+    checks.whole(where, "num_classes", num_classes)
     checks.labels_within(where, "labels", labels, num_classes)
     size = _size(where, ipc, size, num_classes, len(x), balanced)
     labels = np.asarray(labels)
+    x = x if hasattr(x, "shape") else np.asarray(x)
     if balanced:
         rows = _balanced_rows(where, key, labels, num_classes, size // num_classes)
     else:
@@ -97,7 +99,7 @@ def noise(
       arXiv:2011.00050, section 4 ("noise init"). The paper does not give the range; this is that of its KIP_rho noise.
     """
     where = "initial.noise"
-    checks.at_least(where, "ipc", ipc, 1)
+    checks.whole(where, "ipc", ipc)
     shape = (ipc * num_classes, *example_shape)
     checks.at_least(where, "high", high, low, strict=True)
     if std is None:
@@ -126,6 +128,7 @@ def class_means(x: Any, labels: Any, *, num_classes: int, centered: bool = True,
     """
     where = "initial.class_means"
     checks.same_length(where, "x", x, "labels", labels)
+    checks.whole(where, "num_classes", num_classes)
     checks.labels_within(where, "labels", labels, num_classes)
     x, labels = np.asarray(x), np.asarray(labels)
     _check_counts(where, labels, num_classes, 1)
@@ -138,7 +141,7 @@ def _size(where: str, ipc: int | None, size: int | None, num_classes: int, n: in
     if (ipc is None) == (size is None):
         raise checks.InputError(f"{where}: ipc is {ipc} and size is {size}; give exactly one of them")
     name, value, times = ("ipc", ipc, num_classes) if ipc is not None else ("size", size or 0, 1)
-    checks.at_least(where, name, value, 1)
+    checks.whole(where, name, value)
     m = value * times
     checks.require(m <= n, where, f"a set of {m} images cannot be drawn from {n}; lower {name}")
     if balanced:

@@ -72,7 +72,7 @@ def per_class(x: Any, y: Any, labels: Any, *, batch_size: int, num_classes: int)
     """
     where = "samplers.per_class"
     _check_rows(where, x, y, labels, num_classes)
-    checks.at_least(where, "batch_size", batch_size, 1)
+    checks.whole(where, "batch_size", batch_size)
     return _per_class(where, x, y, labels, num_classes, batch_size, flat=False)
 
 
@@ -91,6 +91,7 @@ def uniform(x: Any, y: Any, *, batch_size: int) -> Sampler:
       InputError: shapes do not fit, or ``batch_size`` is outside its range.
     """
     checks.same_length("samplers.uniform", "x", x, "y", y)
+    checks.whole("samplers.uniform", "batch_size", batch_size)
     checks.within("samplers.uniform", "batch_size", batch_size, 1, len(x))
     x, y = jnp.asarray(x), jnp.asarray(y)
     return _Whole(x, y) if batch_size == len(x) else _Uniform(_flat(x), y, x.shape[1:], batch_size)
@@ -131,11 +132,12 @@ def host_iterator(
     """
     where = "samplers.host_iterator"
     _check_rows(where, x, y, labels, num_classes)
-    checks.at_least(where, "start", start, 0)
+    checks.whole(where, "start", start, 0)
     if balanced:
         checks.divides(where, "batch_size", batch_size, "num_classes", num_classes)
         members, per = _members(where, labels, num_classes, batch_size // num_classes), batch_size // num_classes
     else:
+        checks.whole(where, "batch_size", batch_size)
         checks.within(where, "batch_size", batch_size, 1, len(x))
         members, per = [np.arange(len(x))], batch_size
     words = np.asarray(jax.random.key_data(key)).ravel().tolist()
@@ -246,4 +248,5 @@ def _members(where: str, labels: Any, num_classes: int, per: int) -> list[np.nda
 def _check_rows(where: str, x: Any, y: Any, labels: Any, num_classes: int) -> None:
     checks.same_length(where, "x", x, "y", y)
     checks.same_length(where, "x", x, "labels", labels)
+    checks.whole(where, "num_classes", num_classes)
     checks.labels_within(where, "labels", labels, num_classes)

@@ -235,7 +235,12 @@ def _pixels(where: str, name: str, x: Any) -> np.ndarray:
     )
     checks.finite(where, name, x)
     x = x[..., None] if x.ndim == 3 else x
-    return x.astype(np.uint8) if x.dtype.kind == "b" else x.astype(np.float32) if x.dtype.kind == "f" else x
+    if x.dtype.kind != "f":
+        return x.astype(np.uint8) if x.dtype.kind == "b" else x
+    with np.errstate(over="ignore"):
+        single = x.astype(np.float32)
+    checks.require(bool(np.isfinite(single).all()), where, f"{name} has entries beyond float32 (3.4e38); rescale it")
+    return single
 
 
 def _classes(where: str, name: str, y: Any) -> np.ndarray:

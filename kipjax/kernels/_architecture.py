@@ -4,9 +4,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kipjax.checks import at_least, is_traced, one_of, require, same_example_shape
+from kipjax.checks import at_least, is_traced, one_of, require, same_example_shape, whole
 
-__all__ = ["Options", "check_count", "check_inputs", "check_options", "conv", "convnet", "myrtle", "needs_pixel_pairs"]
+__all__ = ["Options", "check_inputs", "check_options", "conv", "convnet", "myrtle", "needs_pixel_pairs"]
 
 _MYRTLE_GROUPS = {5: (1, 1, 1), 7: (1, 2, 2), 10: (2, 3, 3)}
 
@@ -25,7 +25,7 @@ class Options(NamedTuple):
 
 def conv(where: str, depth: int, pool: Any, readout: str) -> tuple[str, ...]:
     """``depth`` convolutions, pooling after those that ``pool`` asks for, and the readout."""
-    check_count(where, "depth", depth)
+    whole(where, "depth", depth)
     one_of(where, "readout", readout, ("flatten", "gap"))
     layers = range(1, depth + 1)
     if isinstance(pool, bool | np.bool_):
@@ -39,7 +39,7 @@ def conv(where: str, depth: int, pool: Any, readout: str) -> tuple[str, ...]:
 
 def convnet(where: str, depth: int) -> tuple[str, ...]:
     """One convolution, then ``depth`` of them each with pooling."""
-    check_count(where, "depth", depth)
+    whole(where, "depth", depth)
     return ("conv", *("conv", "pool") * depth, "flatten")
 
 
@@ -55,12 +55,6 @@ def needs_pixel_pairs(words: tuple[str, ...]) -> bool:
     return "pool" in words or "gap" in words
 
 
-def check_count(where: str, name: str, value: Any) -> None:
-    """``value`` must be a whole number from 1 up."""
-    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    require(bool(whole and value >= 1), where, f"{name} is {value!r}; it must be a whole number, at least 1")
-
-
 def check_options(options: Options) -> None:
     """Every option must be one that the recursions know."""
     where = options.where
@@ -70,7 +64,7 @@ def check_options(options: Options) -> None:
     one_of(where, "get", options.get, ("ntk", "nngp"))
     one_of(where, "parameterization", options.parameterization, ("ntk", "standard"))
     one_of(where, "readout_parameterization", options.readout_parameterization, ("ntk", "standard"))
-    check_count(where, "width", options.width)
+    whole(where, "width", options.width)
 
 
 def check_inputs(where: str, x1: Any, x2: Any, words: tuple[str, ...]) -> None:
@@ -79,7 +73,8 @@ def check_inputs(where: str, x1: Any, x2: Any, words: tuple[str, ...]) -> None:
     expected = "images [n, height, width, channels]; for vectors there is kernels.infinite.fc" if image else "[n, ...]"
     for name, x in (("x1", x1), ("x2", x2)):
         right = np.ndim(x) == 4 if image else np.ndim(x) >= 2
-        require(right, where, f"{name} has shape {np.shape(x)}; expected {expected}")
+        right = right and np.size(x) > 0
+        require(right, where, f"{name} has shape {np.shape(x)}; expected {expected}, none of them empty")
     same_example_shape(where, "x1", x1, "x2", x2)
     pools = words.count("pool")
     if pools:

@@ -6,9 +6,8 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from kipjax.checks import require
+from kipjax import checks
 from kipjax.kernels.basic import diagonal
 from kipjax.types import KernelFn
 
@@ -108,8 +107,7 @@ def batch(kernel_fn: KernelFn, size: int) -> KernelFn:
     >>> batch(linear(), 2)(jnp.ones((5, 3)), jnp.ones((3, 3))).shape
     (5, 3)
     """
-    whole = isinstance(size, int | np.integer) and size >= 1
-    require(whole, "kernels.batching.batch", f"size is {size!r}; it must be a whole number, at least 1")
+    checks.whole("kernels.batching.batch", "size", size)
     block = jax.checkpoint(kernel_fn, prevent_cse=False)
 
     @jax.jit

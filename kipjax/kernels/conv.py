@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from kipjax.checks import require
+from kipjax.checks import require, whole
 from kipjax.core import sharding
 from kipjax.kernels import _architecture, relu
 from kipjax.kernels._architecture import Options
@@ -77,7 +77,7 @@ def from_words(words: tuple[str, ...], options: Options, budget: int | None = No
     """The kernel of a network given as one word per layer (``_architecture``)."""
     _architecture.check_options(options)
     if budget is not None:
-        _architecture.check_count(options.where, "budget", budget)
+        whole(options.where, "budget", budget)
     net = _Net(
         words,
         options.get,

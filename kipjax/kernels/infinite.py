@@ -32,7 +32,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from kipjax.checks import one_of
+from kipjax.checks import one_of, whole
 from kipjax.kernels import _architecture, _neural_tangents, relu
 from kipjax.kernels import conv as tiled
 from kipjax.kernels._architecture import Options as _Options
@@ -83,7 +83,7 @@ def fc(
     (3, 2)
     """
     where = "kernels.infinite.fc"
-    _architecture.check_count(where, "depth", depth)
+    whole(where, "depth", depth)
     one_of(where, "backend", backend, ("auto", "neural_tangents"))
     options = _Options(where, w_std, b_std, get, parameterization, width, readout_parameterization)
     return _network(("dense",) * depth, options, "neural_tangents")

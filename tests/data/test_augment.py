@@ -170,6 +170,7 @@ def test_on_classwise_batches_each_block_can_be_augmented_by_vmap():
             lambda: augment.rotate()(KEY, jnp.zeros((4, 9))),
             "augment.warp: x has shape (4, 9); expected a batch of images, [b, height, width, channels]",
         ),
+        (lambda: augment.warp()(KEY, jnp.zeros((1, 4, 4, 1), jnp.uint8)), "augment.warp: x has dtype uint8"),
         (lambda: augment.flip()(KEY, jnp.zeros((4, 9))), "augment.flip: x has shape (4, 9)"),
         (lambda: augment.channel_shift(1.0)(KEY, jnp.zeros((4, 9))), "augment.channel_shift: x has shape (4, 9)"),
         (

@@ -77,10 +77,17 @@ def test_class_means_are_the_means():
         ),
         (lambda: initial.real(KEY, X, LABELS, num_classes=3), "ipc is None and size is None; give exactly one"),
         (lambda: initial.real(KEY, X, LABELS, num_classes=3, ipc=1, size=3), "give exactly one"),
-        (lambda: initial.real(KEY, X, LABELS, num_classes=3, ipc=0), "ipc is 0; it must be at least 1"),
+        (
+            lambda: initial.real(KEY, X, LABELS, num_classes=3, ipc=1.5),
+            "ipc is 1.5; it must be a whole number",
+        ),
+        (lambda: initial.real(KEY, X, LABELS, num_classes=3, ipc=0), "ipc is 0; it must be a whole number, at least 1"),
         (lambda: initial.real(KEY, X, LABELS, num_classes=2, ipc=1), "labels spans 0..2, but with num_classes = 2"),
         (lambda: initial.real(KEY, X[:4], LABELS, num_classes=3, ipc=1), "same number of rows"),
-        (lambda: initial.noise(KEY, (2,), ipc=0, num_classes=3), "initial.noise: ipc is 0; it must be at least 1"),
+        (
+            lambda: initial.noise(KEY, (2,), ipc=0, num_classes=3),
+            "initial.noise: ipc is 0; it must be a whole number, at least 1",
+        ),
         (
             lambda: initial.noise(KEY, (2,), ipc=1, num_classes=3, low=1.0, high=1.0),
             "high is 1.0; it must be above 1.0",

@@ -119,7 +119,16 @@ def test_a_sampler_runs_under_scan():
         (lambda: samplers.per_class(X, Y, LABELS, batch_size=7, num_classes=3), "samplers.per_class: class 1 has 6"),
         (
             lambda: samplers.per_class(X, Y, LABELS, batch_size=0, num_classes=3),
-            "batch_size is 0; it must be at least 1",
+            "batch_size is 0; it must be a whole number, at least 1",
+        ),
+        (lambda: samplers.uniform(X, Y, batch_size=5.0), "batch_size is 5.0; it must be a whole number"),
+        (
+            lambda: samplers.class_balanced(X, Y, LABELS, batch_size=6.0, num_classes=3),
+            "batch_size is 6.0; it must be a whole number",
+        ),
+        (
+            lambda: samplers.per_class(X, Y, LABELS, batch_size=2, num_classes=3.0),
+            "num_classes is 3.0; it must be a whole number",
         ),
         (lambda: samplers.uniform(X, Y, batch_size=31), "batch_size is 31; it must lie between 1 and 30"),
         (
@@ -134,7 +143,7 @@ def test_a_sampler_runs_under_scan():
         ),
         (
             lambda: samplers.host_iterator(jax.random.key(0), X, Y, LABELS, batch_size=3, num_classes=3, start=-1),
-            "start is -1; it must be at least 0",
+            "start is -1; it must be a whole number, at least 0",
         ),
     ],
 )

@@ -366,6 +366,7 @@ def test_from_arrays_adds_the_channel_axis_and_keeps_vectors():
     ("changes", "words"),
     [
         ({"x_train": np.full((12, 5, 4), np.inf)}, "x_train has NaN or infinite entries in 12 of 12 rows"),
+        ({"x_train": np.full((12, 5, 4), 1e39)}, "x_train has entries beyond float32"),
         ({"x_test": np.full((6, 5, 4), np.nan)}, "x_test has NaN"),
         ({"x_train": np.array(["a"] * 12)}, "x_train has dtype <U1 and shape (12,); expected numbers"),
         ({"x_train": np.zeros(12)}, "x_train has dtype float64 and shape (12,)"),

@@ -125,13 +125,13 @@ def test_killed_and_resumed_ends_bit_for_bit_like_the_uninterrupted_run(tmp_path
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
     )
-    deadline = time.monotonic() + 120
-    while not list(cut.glob("checkpoints/[0-9]*")) and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.01)
-    time.sleep(random.uniform(0, 0.3))
+    deadline, reached = time.monotonic() + 120, random.choice(range(10, 300, 10))
+    while _last_checkpoint(cut) < reached and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.002)
+    time.sleep(random.uniform(0, 0.02))
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert process.returncode == -signal.SIGKILL, "the run must still have been running"
+    assert process.returncode == -signal.SIGKILL, f"the run must still have been running (aimed at step {reached})"
     refused = cli(*flags, f"--workdir={cut}")
     assert refused.returncode == 2 and "already holds a run; pass --resume" in refused.stderr
     resumed = cli(*flags, f"--workdir={cut}", "--resume")
@@ -141,6 +141,10 @@ def test_killed_and_resumed_ends_bit_for_bit_like_the_uninterrupted_run(tmp_path
     assert a.distilled.x.tobytes() == b.distilled.x.tobytes()
     assert a.distilled.y.tobytes() == b.distilled.y.tobytes()
     assert (tmp_path / "whole" / "metrics.jsonl").read_bytes() == (cut / "metrics.jsonl").read_bytes()
+
+
+def _last_checkpoint(workdir):
+    return max((int(path.name) for path in workdir.glob("checkpoints/*") if path.name.isdigit()), default=0)
 
 
 @pytest.mark.parametrize(
@@ -253,6 +257,26 @@ def test_resume_refuses_other_data_and_fewer_steps(tmp_path):
     np.savez(tmp_path / "data.npz", **(arrays | {"x_train": rng.random((60, 6, 6, 1))}))
     with pytest.raises(checks.InputError, match="are not those of the run so far"):
         trainer.run(config, str(tmp_path / "run"), resume=True)
+
+
+def test_bad_pixels_and_a_damaged_checkpoint_at_the_command_line(tmp_path):
+    rng = np.random.default_rng(0)
+    arrays = {"x_train": rng.random((60, 6, 6, 1)), "y_train": np.arange(60) % 3}
+    arrays |= {"x_test": rng.random((12, 6, 6, 1)), "y_test": np.arange(12) % 3}
+    arrays["x_train"][7, 0, 0, 0] = np.nan
+    np.savez(tmp_path / "nan.npz", **arrays)
+    tiny = "--config=configs/kip/digits.py:tiny"
+    done = cli(tiny, f"--config.data.name={tmp_path / 'nan.npz'}", f"--workdir={tmp_path / 'a'}")
+    assert done.returncode == 2 and "NaN or infinite entries in 1 of 60 rows (first: row 7)" in done.stderr
+    assert "Traceback" not in done.stderr and len(done.stderr.strip().splitlines()) <= 2
+
+    trainer.run(load("configs/kip/digits.py"), str(tmp_path / "b"))
+    last = tmp_path / "b" / "checkpoints" / str(_last_checkpoint(tmp_path / "b"))
+    for path in last.rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    done = cli(tiny, "--config.steps=12", f"--workdir={tmp_path / 'b'}", "--resume")
+    assert done.returncode == 2 and "checkpoint" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_resume_refuses_another_config(tmp_path):

@@ -234,6 +234,7 @@ def test_wrong_options_are_named(make, message):
             (2, 4),
             r"fc: x1 has examples of shape \(5,\) and x2 of shape \(4,\); they must agree",
         ),
+        (infinite.fc(1), (0, 5), (2, 5), r"x1 has shape \(0, 5\); expected .*, none of them empty"),
         (infinite.conv(1), (2, 4, 4, 3), (2, 4, 4, 1), "they must agree"),
         (infinite.convnet(3), (2, 8, 7, 1), (2, 8, 7, 1), "8 x 7 pixels; 3 poolings need at least 8 x 8"),
     ],
