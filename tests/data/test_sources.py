@@ -119,6 +119,7 @@ def test_a_known_name_is_looked_for_in_this_order(tmp_path, monkeypatch):
         tmp_path / "dir",
         tmp_path / "dir/fashion_mnist",
     ]
+    (tmp_path / "dir").mkdir()
     for place in places:  # each new place comes before the ones already there
         arrays = _grey(k=10)
         _write_idx(place, arrays)
@@ -130,7 +131,11 @@ def test_a_known_name_is_looked_for_in_this_order(tmp_path, monkeypatch):
 def test_where_debian_installs_it_is_searched_last(tmp_path, monkeypatch):
     known = sources.KNOWN["fashion_mnist"]._replace(folders=(str(_write_idx(tmp_path / "usr", _grey(k=10))),))
     monkeypatch.setitem(sources.KNOWN, "fashion_mnist", known)
-    assert data.load("fashion_mnist", data_dir=tmp_path / "absent").x_train.shape == (12, 5, 4, 1)
+    assert data.load("fashion_mnist", data_dir=tmp_path).x_train.shape == (12, 5, 4, 1)
+
+
+def test_a_data_dir_that_does_not_exist_is_refused(tmp_path):
+    _refused("absent', which does not exist", data.load, "fashion_mnist", data_dir=tmp_path / "absent")
 
 
 def test_a_known_set_that_is_nowhere_says_where_it_looked_and_how_to_get_it(tmp_path):
@@ -140,8 +145,9 @@ def test_a_known_set_that_is_nowhere_says_where_it_looked_and_how_to_get_it(tmp_
         str(tmp_path / "home/.cache/kipjax/fashion_mnist"),
         "tfds:fashion_mnist is not here",
         "apt-get install dataset-fashion-mnist",
-        "--config.data_dir",
+        "--config.data.data_dir",
     ]
+    (tmp_path / "dir").mkdir()
     _refused(words, data.load, "fashion_mnist", data_dir=tmp_path / "dir")
     assert "apt-get" not in _refused("data set 'cifar10' not found", data.load, "cifar10")
 
