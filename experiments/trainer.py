@@ -10,7 +10,7 @@ import numpy as np
 
 from experiments import build, report, run_folder
 from kipjax import checks
-from kipjax.core import loop
+from kipjax.core import loop, sharding
 from kipjax.io import checkpoint, log
 
 __all__ = ["compiled", "run", "train"]
@@ -29,8 +29,24 @@ def run(config, workdir: str, *, resume: bool = False, overwrite: bool = False) 
 
 
 def compiled(experiment: build.Experiment, count: int):
-    """The program of ``count`` steps; the data set is an argument of it, and the state is donated."""
-    return jax.jit(loop.steps(experiment.method, count), donate_argnums=2)
+    """The compiled program of ``count`` steps; the data set is an argument of it, and the state is donated.
+
+    Raises:
+      InputError: it needs more memory than there is.
+    """
+    key = jax.random.key(0)
+    state = jax.eval_shape(experiment.method.init, key, experiment.start)
+    program = jax.jit(loop.steps(experiment.method, count), donate_argnums=2)
+    program = program.lower(experiment.sample, key, state, jnp.asarray(0)).compile()
+    plan, free = program.memory_analysis(), sharding.free_memory()
+    need = plan.output_size_in_bytes + plan.temp_size_in_bytes if plan else 0  # the arguments are there already
+    checks.require(
+        free is None or need <= free,
+        "experiments.distill",
+        f"a step needs {need / 1e9:.2f} GB of memory and {(free or 0) / 1e9:.2f} GB are free; lower "
+        "--config.batch.size, or --config.method.block_size where the method has it",
+    )
+    return program
 
 
 def train(config, experiment: build.Experiment, workdir: str, *, resume: bool, chunk=None):

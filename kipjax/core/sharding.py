@@ -1,5 +1,7 @@
 """The one place that names devices and meshes: independent pieces of work spread over all devices of a mesh."""
 
+import pathlib
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -7,7 +9,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
-__all__ = ["mesh", "on_accelerator", "size", "spread"]
+__all__ = ["free_memory", "mesh", "on_accelerator", "size", "spread"]
 
 _AXIS = "work"
 
@@ -26,6 +28,29 @@ def size(over: Mesh | None) -> int:
 def on_accelerator() -> bool:
     """Whether computations run on a GPU or TPU unless told otherwise."""
     return jax.default_backend() != "cpu"
+
+
+def free_memory() -> int | None:
+    """Bytes that a program may still take on the first device, ``None`` where nothing tells.
+
+    On a CPU that is the memory that Linux calls available, or what the control group of the process leaves, if less.
+    """
+    device = jax.devices()[0]
+    if device.platform != "cpu":
+        stats = device.memory_stats() or {}
+        return stats["bytes_limit"] - stats["bytes_in_use"] if "bytes_limit" in stats else None
+    available = re.search(r"MemAvailable:\s*(\d+) kB", _text("/proc/meminfo"))
+    limit, used = (_text(f"/sys/fs/cgroup/memory.{name}").strip() for name in ("max", "current"))
+    rooms = [1024 * int(available[1])] if available else []
+    rooms += [int(limit) - int(used)] if limit.isdigit() and used.isdigit() else []
+    return min(rooms, default=None)
+
+
+def _text(path: str) -> str:
+    try:
+        return pathlib.Path(path).read_text()
+    except OSError:
+        return ""
 
 
 def spread(fn: Callable, over: Mesh | None, *, total: bool = False) -> Callable:

@@ -60,7 +60,7 @@ def estimate(
     plan = program.lower(*inputs).compile().memory_analysis()
     assert plan is not None  # every backend of JAX has one
     need = int(plan.argument_size_in_bytes + plan.output_size_in_bytes + plan.temp_size_in_bytes)
-    require(
+    checks.require(
         memory is None or need <= memory,
         "kernels.batching.estimate",
         f"{shape1[0]} x {shape2[0]} pairs need about {need} bytes and memory is {memory}; lower the kernel's budget, "

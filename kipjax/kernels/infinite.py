@@ -16,10 +16,10 @@ like any other pair, a diagonal entry of the NTK loses half the digits to the sq
 to 1e-3 of its value, always downwards, where the usual ridge of 1e-6 cannot make up for it.
 
 Two engines compute them, to the same numbers. ``backend="neural_tangents"`` is the library of that name;
-``backend="tiled"`` is ``kernels.conv``, for convolutional networks only, many times faster with pooling and in bounded
-memory. ``backend="auto"`` takes the tiled one where pairs of pixels count (pooling, or the average over pixels) or a
-``budget`` is given, and neural_tangents otherwise; ``kernel_fn.backend`` says which it took. The tiled engine has
-reverse-mode derivatives only: for ``jax.jvp`` or second derivatives ask for neural_tangents.
+``backend="tiled"`` is ``kernels.conv``, for convolutional networks only: in bounded memory, many times faster with
+pooling, up to three times without, and about equal there for gradients. ``backend="auto"`` takes it for convolutional
+networks and neural_tangents for the others; ``kernel_fn.backend`` says which it took. The tiled engine has reverse-mode
+derivatives only: for ``jax.jvp`` or second derivatives ask for neural_tangents.
 
 Matrix products run at full float32 precision on every device. Where x64 is enabled the computation is in float64. The
 result has the floating-point type of the inputs, float32 for anything narrower.
@@ -32,7 +32,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from kipjax.checks import one_of, whole
+from kipjax.checks import one_of, require, whole
 from kipjax.kernels import _architecture, _neural_tangents, relu
 from kipjax.kernels import conv as tiled
 from kipjax.kernels._architecture import Options as _Options
@@ -102,6 +102,7 @@ def conv(
     readout: Readout = "flatten",
     backend: Backend = "auto",
     budget: int | None = None,
+    mesh: Any = None,
 ) -> KernelFn:
     """Kernel of a convolutional network: ``depth`` x (3x3 SAME convolution, ReLU), then the readout.
 
@@ -113,7 +114,7 @@ def conv(
         sizes lose their last row and column.
       readout: ``"flatten"`` the pixels, or average over them (``"gap"``), before the last layer.
       backend: ``"auto"``, ``"neural_tangents"`` or ``"tiled"``.
-      budget: bytes that the tiled engine's working arrays may take, as in ``kernels.conv.conv``.
+      budget, mesh: bytes for the tiled engine's working arrays, and its devices, as in ``kernels.conv.conv``.
 
     Returns:
       A kernel function of images ``[n, h, w, c]``. Cost: ``n1 n2 h w`` per layer; with pooling or ``"gap"`` every pair
@@ -121,7 +122,7 @@ def conv(
     """
     where = "kernels.infinite.conv"
     options = _Options(where, w_std, b_std, get, parameterization, width, readout_parameterization)
-    return _network(_architecture.conv(where, depth, pool, readout), options, backend, budget)
+    return _network(_architecture.conv(where, depth, pool, readout), options, backend, budget, mesh)
 
 
 def convnet(
@@ -135,6 +136,7 @@ def convnet(
     readout_parameterization: Parameterization = "ntk",
     backend: Backend = "auto",
     budget: int | None = None,
+    mesh: Any = None,
 ) -> KernelFn:
     """Kernel of the ConvNet that KIP's follow-up distils with (arXiv:2107.13034).
 
@@ -143,7 +145,7 @@ def convnet(
     """
     where = "kernels.infinite.convnet"
     options = _Options(where, w_std, b_std, get, parameterization, width, readout_parameterization)
-    return _network(_architecture.convnet(where, depth), options, backend, budget)
+    return _network(_architecture.convnet(where, depth), options, backend, budget, mesh)
 
 
 def myrtle(
@@ -157,6 +159,7 @@ def myrtle(
     readout_parameterization: Parameterization = "ntk",
     backend: Backend = "auto",
     budget: int | None = None,
+    mesh: Any = None,
 ) -> KernelFn:
     """Kernel of Myrtle-5, -7 or -10 (arXiv:2003.02237), in the form that KIP uses.
 
@@ -165,22 +168,25 @@ def myrtle(
 
     Args:
       depth: 5, 7 or 10, counting the convolutions and the readout.
-      w_std, b_std, get, parameterization, width, readout_parameterization, backend, budget: as in ``conv``.
+      w_std, b_std, get, parameterization, width, readout_parameterization, backend, budget, mesh: as in ``conv``.
 
     Returns:
       A kernel function of images ``[n, h, w, c]``. Cost: ``n1 n2 (h w)**2`` in each layer before the first pooling.
     """
     where = "kernels.infinite.myrtle"
     options = _Options(where, w_std, b_std, get, parameterization, width, readout_parameterization)
-    return _network(_architecture.myrtle(where, depth), options, backend, budget)
+    return _network(_architecture.myrtle(where, depth), options, backend, budget, mesh)
 
 
-def _network(architecture: tuple[str, ...], options: _Options, backend: str, budget: int | None = None) -> KernelFn:
+def _network(
+    architecture: tuple[str, ...], options: _Options, backend: str, budget: int | None = None, mesh: Any = None
+) -> KernelFn:
     """The kernel of a network given as one word per layer; a ReLU follows each dense and conv, a readout ends it."""
     one_of(options.where, "backend", backend, ("auto", "neural_tangents", "tiled"))
-    faster = _architecture.needs_pixel_pairs(architecture) or budget is not None
-    if backend == "tiled" or (backend == "auto" and faster):
-        return tiled.from_words(architecture, options, budget)
+    if backend != "neural_tangents":
+        return tiled.from_words(architecture, options, budget, mesh)
+    alone = budget is None and mesh is None
+    require(alone, options.where, "budget and mesh are the tiled engine's; leave them out, or choose backend='tiled'")
     _architecture.check_options(options)
     evaluate = _by_neural_tangents(architecture, options)
     pair, square = jax.jit(evaluate), jax.jit(lambda x: evaluate(x, None))
