@@ -14,5 +14,6 @@ def get_config(variant: str = ""):
     config = digits_conv.get_config()
     config.data.name = "fashion_mnist"
     config.batch.update(kind="class_balanced", size=2000)
+    config.method.dtype = config.evaluation.dtype = "float32"
     config.evaluation.update(seeds=1)
     return common.by_variant(config, variant, {"tiny": digits_conv.tiny, "myrtle": digits_conv.myrtle})
