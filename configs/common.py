@@ -12,8 +12,8 @@ __all__ = ["base", "by_variant", "method"]
 def base() -> ml_collections.ConfigDict:
     """Every field with its default.
 
-    - ``data``: ``name`` and ``data_dir`` of ``kipjax.data.load``; ``test_size`` (0: all) scores on the first so many test
-      examples alone; ``preprocess`` has the ``kind`` of ``kipjax.data.preprocess.fit`` and that kind's arguments.
+    - ``data``: ``name`` and ``data_dir`` of ``kipjax.data.load``; ``test_size``: only the first so many test examples
+      are scored (0: all); ``preprocess`` has the ``kind`` of ``kipjax.data.preprocess.fit`` and that kind's arguments.
     - ``method``: ``name`` in ``kipjax.methods.METHODS`` and its keyword arguments; ``decay_steps`` -1 means ``steps``.
     - ``kernel``: ``name`` of ``kipjax.kernels.get``, ``kind`` "ntk" or "nngp", and its other arguments; or a tuple of
       such for a family of which each step draws one. ``learn_kernel`` names the arguments that are learned (on a

@@ -47,7 +47,7 @@ def compiled(experiment: build.Experiment, count: int):
     checks.require(
         free is None or need <= free,
         "experiments.distill",
-        f"a step needs {need / 1e9:.2f} GB of memory and {(free or 0) / 1e9:.2f} GB are free; lower "
+        f"a step needs {need / 1e6:.1f} MB of memory and {(free or 0) / 1e6:.1f} MB are free; lower "
         "--config.batch.size, or --config.method.block_size where the method has it",
     )
     return program

@@ -50,3 +50,15 @@ def test_shared_arguments_and_totals():
     np.testing.assert_array_equal(joined, 2 * pieces)
     assert total == 2 * pieces.sum()
     assert jax.tree.all(jax.tree.map(np.isfinite, joined.tolist()))
+
+
+def test_free_memory_is_what_linux_and_the_control_group_leave(monkeypatch):
+    files = {"/proc/meminfo": "MemTotal: 9 kB\nMemAvailable:    8000 kB\n"}
+    monkeypatch.setattr(sharding, "_text", lambda path: files.get(path, ""))
+    assert sharding.free_memory() == 8000 * 1024
+    files |= {"/sys/fs/cgroup/memory.max": "5000\n", "/sys/fs/cgroup/memory.current": "2000\n"}
+    assert sharding.free_memory() == 3000
+    files["/sys/fs/cgroup/memory.max"] = "max\n"
+    assert sharding.free_memory() == 8000 * 1024
+    files.clear()
+    assert sharding.free_memory() is None

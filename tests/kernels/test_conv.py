@@ -103,6 +103,20 @@ def test_the_tile_changes_nothing_and_memory_does_not_grow_with_the_pairs():
     assert large < small + vectors + 4 * 32 * 32 * 4
 
 
+@pytest.mark.parametrize(("name", "pairs"), [("conv1", 6), ("pool", 6), ("convnet", 6), ("convnet", 1)])
+def test_tile_bytes_bounds_the_working_arrays_of_a_tile_and_its_gradient(name, pairs):
+    make, words, _ = ARCHITECTURES[name]
+    size = (12, 12, 1)
+    x1, x2 = jnp.zeros((1, *size)), jnp.zeros((pairs, *size))
+    need = conv.tile_bytes(words, x1.shape, np.float32)
+    assert conv.tile_size(words, x1.shape, pairs, np.float32, pairs * need) == pairs
+    kernel_fn = make(conv, budget=pairs * need)
+    program = jax.jit(jax.value_and_grad(lambda a, b: kernel_fn(a, b).sum(), (0, 1)))
+    temporary = program.lower(x1, x2).compile().memory_analysis().temp_size_in_bytes
+    vectors = 12 * (1 + pairs) * 12 * 13 * 4 * words.count("conv")  # images, variances, their gradients, not pairs
+    assert 0.1 * pairs * need < temporary < pairs * need + vectors
+
+
 def test_runs_under_vmap_scan_and_switch():
     size = (4, 4, 1)
     kernel_fn = conv.conv(1, pool=True)
