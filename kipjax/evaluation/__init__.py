@@ -1,14 +1,17 @@
 """What a distilled set is worth. Every evaluation reads only a distilled set and the data it was made from."""
 
+import functools
 from collections.abc import Callable
 
-from kipjax.evaluation import krr, metrics, transfer
+from kipjax.evaluation import cross_arch, krr, metrics, train, transfer
 from kipjax.evaluation.protocol import Approximation, Result, Task
 
-__all__ = ["PROTOCOLS", "Approximation", "Result", "Task", "krr", "metrics", "transfer"]
+__all__ = ["PROTOCOLS", "Approximation", "Result", "Task", "cross_arch", "krr", "metrics", "train", "transfer"]
 
 PROTOCOLS: dict[str, Callable[..., list[Result]]] = {
     "krr": krr.evaluate,
     "kernel_transfer": transfer.evaluate,
+    "cross_arch": cross_arch.evaluate,
+    **{name: functools.partial(train.evaluate, protocol=name) for name in train.NAMED},
 }
-"""``PROTOCOLS[name](distilled, task, kernel or kernels, *, key, seeds, ...) -> [Result, ...]``."""
+"""``PROTOCOLS[name](distilled, task, kernel or kernels or model or models, *, key, seeds, ...) -> [Result, ...]``."""

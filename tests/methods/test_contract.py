@@ -11,6 +11,7 @@ from kipjax.core import loop
 from kipjax.kernels import basic, infinite
 from kipjax.methods import METHODS
 from kipjax.types import Batch, Distilled
+from tests.reference import networks
 
 K, M, B = 3, 6, 12
 
@@ -19,6 +20,11 @@ def families():
     return [basic.rbf(), infinite.fc(1)]
 
 
+def net():
+    return networks.Small(K)
+
+
+POOL = {"pool_size": 2, "pool_steps": 2}
 CASES = {
     "kip": (basic.rbf, {}),
     "kip, labels too": (basic.rbf, {"learn_labels": True}),
@@ -29,6 +35,14 @@ CASES = {
     "kip, learned kernel": (lambda: lambda p: basic.rbf(p["gamma"]), {"kernel_params": {"gamma": 1.0}}),
     "kip, augmented": (basic.rbf, {"augment": lambda key, x: x + 0.1 * jax.random.normal(key, x.shape)}),
     "label_solve": (basic.rbf, {"block_size": 5}),
+    "vig": (net, {"inner_steps": 3, "hessian_steps": 3, **POOL}),
+    "cig": (net, {"inner_steps": 3, "hessian_steps": 3, **POOL}),
+    "rcig": (net, POOL),
+    "rcig, conjugate gradients": (net, {"solve": "cg", "flip": True, **POOL}),
+    "rcig, adam": (net, {"solve": "adam", "inner_steps": 3, "hessian_steps": 3, **POOL}),
+    "rcig, a part of the images": (net, {"subsample": 4, "repeats": 2, "block_size": 5, "ema_decay": 0.0, **POOL}),
+    "frepo": (net, {"pool_size": 2}),
+    "rfad": (net, {"networks": 2, "learn_labels": True}),
 }
 
 
