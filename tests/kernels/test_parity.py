@@ -157,8 +157,8 @@ def test_odd_sizes_and_parametrisations(name):
     gradient, values = all_of(ours, lambda a: ours(a, a))
     their_gradient, their_values = all_of(lambda a, b: theirs(a, b, "ntk"), lambda a: theirs(a, None, "ntk"))
     assert difference(gradient, their_gradient) < 1e-5
-    for one, other in zip(values, their_values):
-        assert difference(one, other) < 1e-5
+    assert difference(values[0], their_values[0]) < 1e-5
+    assert difference(values[1], their_values[1]) < 1e-4  # their diagonal has the rounding of an angle that is zero
 
 
 @pytest.mark.parametrize("name", ["conv3", "conv2, average"])
