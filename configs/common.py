@@ -12,8 +12,8 @@ __all__ = ["base", "by_variant", "method"]
 def base() -> ml_collections.ConfigDict:
     """Every field with its default.
 
-    - ``data``: ``name`` and ``data_dir`` of ``kipjax.data.load``; ``preprocess`` has the ``kind`` of
-      ``kipjax.data.preprocess.fit`` and that kind's arguments.
+    - ``data``: ``name`` and ``data_dir`` of ``kipjax.data.load``; ``test_size``: only the first so many test examples
+      are scored (0: all); ``preprocess`` has the ``kind`` of ``kipjax.data.preprocess.fit`` and that kind's arguments.
     - ``method``: ``name`` in ``kipjax.methods.METHODS`` and its keyword arguments; ``decay_steps`` -1 means ``steps``.
     - ``kernel``: ``name`` of ``kipjax.kernels.get``, ``kind`` "ntk" or "nngp", and its other arguments; or a tuple of
       such for a family of which each step draws one. ``learn_kernel`` names the arguments that are learned (on a
@@ -29,7 +29,9 @@ def base() -> ml_collections.ConfigDict:
     """
     config = ml_collections.ConfigDict()
     config.seed = 0
-    config.data = ml_collections.ConfigDict({"name": "digits", "data_dir": "", "preprocess": {"kind": "standardize"}})
+    config.data = ml_collections.ConfigDict(
+        {"name": "digits", "data_dir": "", "test_size": 0, "preprocess": {"kind": "standardize"}}
+    )
     config.kernel = ml_collections.ConfigDict({"name": "fc1", "kind": "ntk", "b_std": 0.1})
     config.learn_kernel = ()
     config.method = method("kip")

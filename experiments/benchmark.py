@@ -2,8 +2,9 @@
 
 python -m experiments.benchmark [--only=kip,driver,import] [--out=benchmark.json]
 
-Every row times two programs in turn, a b a b ..., and reports the median of the pairwise ratios, so that a machine
-whose speed drifts does not decide the result. Nothing here is a test.
+A row of times runs two programs in turn, a b a b ..., and reports the median of the pairwise ratios, so that a machine
+whose speed drifts does not decide the result. A row of memory compares what the compiler plans for both programs. A row
+of a bound compares a time with the least that this machine could take. Nothing here is a test.
 """
 
 import contextlib
@@ -30,6 +31,7 @@ from experiments import build, cli, trainer
 from kipjax import checks
 from kipjax.core import loop
 from kipjax.io import log
+from kipjax.kernels import infinite, relu
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("only", [], "Rows to run, by name; all unless given.")
@@ -39,7 +41,7 @@ flags.DEFINE_string("out", None, "Also write the rows to this JSON file.")
 
 
 class Row(NamedTuple):
-    """Seconds per unit of ours and of what it is compared with, and the pairwise ratio ours / other."""
+    """Ours and what it is compared with, in ``unit``, and the pairwise ratio ours / other."""
 
     name: str
     unit: str
@@ -61,9 +63,8 @@ def main() -> None:
     for name in FLAGS.only or ROWS:
         rows.append(ROWS[name]())
         r = rows[-1]
-        times = f"{1e3 * r.ours:9.2f} {1e3 * r.other:9.2f} ms/{r.unit}"
         spread = f"({r.smallest_ratio:.3f}..{r.largest_ratio:.3f})"
-        print(f"{r.name:<58} {times}  ratio {r.ratio:.3f} {spread}  {r.aim}")
+        print(f"{r.name:<66} {r.ours:9.3f} {r.other:9.3f} {r.unit:<9} ratio {r.ratio:.3f} {spread}  {r.aim}")
     if FLAGS.out:
         log.write_json(FLAGS.out, {"machine": machine, "rows": rows})
 
@@ -75,7 +76,7 @@ def kip_against_the_notebooks_loop() -> Row:
     ours = _scanned(experiment, FLAGS.steps)
     return _compare(
         "KIP step, FC1, 100 images, 6000 targets / notebook loop",
-        "step",
+        "ms/step",
         ours,
         _notebook(config, experiment),
         "<= 0.333",
@@ -103,7 +104,117 @@ def driver_overhead() -> Row:
         jax.block_until_ready(state)
         return (time.perf_counter() - began) / config.steps
 
-    return _compare("driver / its compiled steps, FC1, 10 images, 6000 targets", "step", driver, bare, "<= 1.05")
+    return _compare("driver / its compiled steps, FC1, 10 images, 6000 targets", "ms/step", driver, bare, "<= 1.05")
+
+
+def conv_pool_kernel() -> Row:
+    """The tiled engine against neural_tangents: 10 x 20 images of 28 x 28, two conv, ReLU, pool layers."""
+    return _engines("kernel, conv+pool, 2 layers, tiled / neural-tangents", "<= 0.125", _POOL)
+
+
+def conv_pool_gradient() -> Row:
+    """The same with the gradient with respect to both inputs."""
+    return _engines("value and gradient, conv+pool, tiled / neural-tangents", "<= 0.2", _POOL, gradient=True)
+
+
+def conv_pool_memory() -> Row:
+    """Peak memory of both programs for the kernel."""
+    return _engines_memory("memory, kernel, conv+pool, tiled / neural-tangents", _POOL)
+
+
+def conv_pool_gradient_memory() -> Row:
+    """Peak memory of both programs for value and gradient."""
+    return _engines_memory("memory, value and gradient, conv+pool, tiled / neural-tangents", _POOL, gradient=True)
+
+
+def conv_kernel() -> Row:
+    """Without pooling, three layers, 10 x 500 images."""
+    return _engines("kernel, conv, 3 layers, tiled / neural-tangents", "<= 1", _PLAIN)
+
+
+def conv_gradient() -> Row:
+    """The same with the gradient with respect to both inputs."""
+    return _engines("value and gradient, conv, 3 layers, tiled / neural-tangents", "<= 1", _PLAIN, gradient=True)
+
+
+def conv_pool_bound() -> Row:
+    """The tiled engine against the floating-point operations that a pair needs at this machine's fastest."""
+    return _bound("kernel, conv+pool, 2 layers, tiled / bound by operations", _POOL)
+
+
+def conv_bound() -> Row:
+    """The same without pooling."""
+    return _bound("kernel, conv, 3 layers, tiled / bound by operations", _PLAIN)
+
+
+_POOL = {"depth": 2, "pool": True}
+_PLAIN = {"depth": 3}
+
+
+def _images(network):
+    """Two batches of images of 28 x 28 to compare the engines on."""
+    sizes = (10, 20 if "pool" in network else 500)
+    return [jax.random.normal(jax.random.key(n), (n, 28, 28, 1)) for n in sizes]
+
+
+def _program(network, backend, gradient=False):
+    """A kernel matrix, or the sum of its entries with the gradient with respect to both inputs."""
+    kernel_fn = infinite.conv(**network, backend=backend)
+    return jax.jit(jax.value_and_grad(lambda a, b: kernel_fn(a, b).sum(), (0, 1)) if gradient else kernel_fn)
+
+
+def _timed(program, x1, x2):
+    """Seconds per pair of images."""
+
+    def run():
+        began = time.perf_counter()
+        jax.block_until_ready(program(x1, x2))
+        return (time.perf_counter() - began) / (len(x1) * len(x2))
+
+    return run
+
+
+def _engines(name, aim, network, gradient=False) -> Row:
+    inputs = _images(network)
+    ours, other = (_timed(_program(network, backend, gradient), *inputs) for backend in ("tiled", "neural_tangents"))
+    return _compare(name, "ms/pair", ours, other, aim)
+
+
+def _engines_memory(name, network, gradient=False) -> Row:
+    def megabytes(backend):
+        plan = _program(network, backend, gradient).lower(*_images(network)).compile().memory_analysis()
+        return (plan.argument_size_in_bytes + plan.output_size_in_bytes + plan.temp_size_in_bytes) / 1e6
+
+    ours, other = megabytes("tiled"), megabytes("neural_tangents")
+    return Row(name, "MB", ours, other, *(ours / other,) * 3, "<= 0.1")
+
+
+def _bound(name, network) -> Row:
+    """Of the least time: no memory traffic but the inputs', and every operation a fused multiply-add of all cores."""
+    matrix = jax.random.normal(jax.random.key(0), (2048, 2048))
+    product = jax.jit(lambda a: jnp.matmul(a, a, precision=jax.lax.Precision.HIGHEST))
+    jax.block_until_ready(product(matrix))
+    began = time.perf_counter()
+    jax.block_until_ready(product(matrix))
+    peak = 2 * 2048**3 / (time.perf_counter() - began)
+    least = _operations(network) / peak
+    return _compare(name, "ms/pair", _timed(_program(network, "tiled"), *_images(network)), lambda: least, "reported")
+
+
+def _operations(network, size=28) -> float:
+    """Floating-point operations of one pair of images of one channel, NTK: shifts, affine maps, ReLU, pooling."""
+    ones = jnp.ones(1000)
+    cost = jax.jit(relu.moments).lower(ones, ones).compile().cost_analysis()
+    per_relu = (cost["flops"] + cost.get("transcendentals", 0)) / 1000 + 2  # the product of variances, and times NTK
+    total, pixels = 0.0, size**2
+    for layer in range(network["depth"]):
+        entries = pixels**2 if "pool" in network else pixels
+        states = 1 if layer == 0 else 2  # the first layer's covariance is all there is
+        total += entries * (states * 6 + 3 + per_relu)
+        if "pool" in network:
+            total += 2 * entries
+            pixels //= 4
+    return total
 
 
 def import_time() -> Row:
@@ -113,12 +224,20 @@ def import_time() -> Row:
         code = f"import time; began = time.perf_counter(); import {module}; print(time.perf_counter() - began)"
         return lambda: float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout)
 
-    return _compare("import kipjax / import jax", "import", timed("kipjax"), timed("jax"), "< 1500 ms")
+    return _compare("import kipjax / import jax", "ms/import", timed("kipjax"), timed("jax"), "< 1500 ms")
 
 
 ROWS: dict[str, Callable[[], Row]] = {
     "kip": kip_against_the_notebooks_loop,
     "driver": driver_overhead,
+    "conv_pool": conv_pool_kernel,
+    "conv_pool_gradient": conv_pool_gradient,
+    "conv_pool_memory": conv_pool_memory,
+    "conv_pool_gradient_memory": conv_pool_gradient_memory,
+    "conv_pool_bound": conv_pool_bound,
+    "conv": conv_kernel,
+    "conv_gradient": conv_gradient,
+    "conv_bound": conv_bound,
     "import": import_time,
 }
 
@@ -130,9 +249,9 @@ def _config(images_per_class):
 
 
 def _compare(name, unit, ours, other, aim) -> Row:
-    """Warms both up, then times them in turn; each returns seconds per unit."""
+    """Warms both up, then times them in turn; each returns seconds, and ``unit`` is milliseconds."""
     ours(), other()
-    pairs = [(ours(), other()) for _ in range(FLAGS.pairs)]
+    pairs = [(1e3 * ours(), 1e3 * other()) for _ in range(FLAGS.pairs)]
     ratios = [a / b for a, b in pairs]
     a, b = (statistics.median(side) for side in zip(*pairs))
     return Row(name, unit, a, b, statistics.median(ratios), min(ratios), max(ratios), aim)

@@ -31,7 +31,7 @@ def experiment(config: ml_collections.ConfigDict) -> Experiment:
     """Everything that a run needs, from its config. The starting set depends on ``config.seed`` alone."""
     dataset = data.load(config.data.name, data_dir=config.data.data_dir or None)
     preprocess = prepare(config, dataset)
-    parts = task(dataset, preprocess)
+    parts = _tested_on(task(dataset, preprocess), config.data.test_size)
     options = _options(config.method)
     if options.get("decay_steps") == -1:
         options["decay_steps"] = config.steps
@@ -132,6 +132,12 @@ def augmentation(config: ml_collections.ConfigDict, preprocess: Preprocess):
     if preprocess.zca is not None or options["channel_shift"]:
         augment = data.augment.in_pixel_space(preprocess, augment)
     return data.augment.on_fraction(augment, options["fraction"])
+
+
+def _tested_on(parts, size):
+    """The first ``size`` test examples, or all for 0."""
+    checks.whole("config.data", "test_size", size, 0)
+    return parts._replace(x_test=parts.x_test[:size], test_labels=parts.test_labels[:size]) if size else parts
 
 
 def _start(config, parts):

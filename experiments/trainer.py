@@ -1,6 +1,7 @@
 """One run: from a config to its folder, in compiled stretches, with checkpoints that it can go on from."""
 
 import functools
+import math
 import os
 import time
 
@@ -9,11 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import build, report, run_folder
-from kipjax import checks
-from kipjax.core import loop
+from kipjax import checks, kernels
+from kipjax.core import loop, sharding
 from kipjax.io import checkpoint, log
 
 __all__ = ["compiled", "run", "train"]
+
+_LONG = 10**9
 
 
 def run(config, workdir: str, *, resume: bool = False, overwrite: bool = False) -> None:
@@ -23,14 +26,31 @@ def run(config, workdir: str, *, resume: bool = False, overwrite: bool = False) 
     began = time.monotonic()
     experiment = build.experiment(config)
     run_folder.claim(workdir, config, overwrite=overwrite)
+    _announce(config, experiment)
     state = train(config, experiment, workdir, resume=resume)
     made = report.artifact(config, experiment, state)
     report.write(workdir, made, experiment, config, seconds=time.monotonic() - began)
 
 
 def compiled(experiment: build.Experiment, count: int):
-    """The program of ``count`` steps; the data set is an argument of it, and the state is donated."""
-    return jax.jit(loop.steps(experiment.method, count), donate_argnums=2)
+    """The compiled program of ``count`` steps; the data set is an argument of it, and the state is donated.
+
+    Raises:
+      InputError: it needs more memory than there is.
+    """
+    key = jax.random.key(0)
+    state = jax.eval_shape(experiment.method.init, key, experiment.start)
+    program = jax.jit(loop.steps(experiment.method, count), donate_argnums=2)
+    program = program.lower(experiment.sample, key, state, jnp.asarray(0)).compile()
+    plan, free = program.memory_analysis(), sharding.free_memory()
+    need = plan.output_size_in_bytes + plan.temp_size_in_bytes if plan else 0  # the arguments are there already
+    checks.require(
+        free is None or need <= free,
+        "experiments.distill",
+        f"a step needs {need / 1e6:.1f} MB of memory and {(free or 0) / 1e6:.1f} MB are free; lower "
+        "--config.batch.size, or --config.method.block_size where the method has it",
+    )
+    return program
 
 
 def train(config, experiment: build.Experiment, workdir: str, *, resume: bool, chunk=None):
@@ -68,6 +88,21 @@ def train(config, experiment: build.Experiment, workdir: str, *, resume: bool, c
                 if step % config.checkpoint_every == 0 or step == config.steps:
                     checkpoints.save(step, state, {"fingerprint": data})
     return state
+
+
+def _announce(config, experiment):
+    """What a matrix of the targets' kernel will take, where that may be long; refused if memory does not suffice."""
+    name, kernel_fn = report.test_kernel(build.kernel_spec(config))
+    targets, support = jax.eval_shape(experiment.sample, jax.random.key(0)).x, experiment.start.x
+    pixel_pairs = len(support) * targets.shape[0] * math.prod(support.shape[1:3]) ** 2
+    if getattr(kernel_fn, "backend", None) == "tiled" and pixel_pairs > _LONG:
+        memory = sharding.free_memory()
+        takes = kernels.batching.estimate(kernel_fn, targets.shape, support.shape, memory=memory)
+        print(
+            f"kernel {name}, {kernel_fn.backend} engine: {targets.shape[0]} x {len(support)} pairs take about "
+            f"{takes.bytes / 1e6:.0f} MB and {takes.seconds:.1f} s, in float32 and without the gradient",
+            flush=True,
+        )
 
 
 def _require_continues(restored, config, data):

@@ -1,4 +1,4 @@
-"""Kernels of infinitely wide ReLU networks (NNGP and NTK), computed by neural_tangents.
+"""Kernels of infinitely wide ReLU networks (NNGP and NTK).
 
 Every factory returns ``kernel_fn(x1 [n1, ...], x2 [n2, ...]) -> [n1, n2]`` for a network of affine layers with weight
 variance ``w_std**2`` and bias variance ``b_std**2``, ReLUs, and one affine readout. ``get="nngp"`` is the covariance of
@@ -15,19 +15,27 @@ Pass the very same array twice, ``kernel_fn(x, x)``, for a square kernel matrix:
 like any other pair, a diagonal entry of the NTK loses half the digits to the square root at angle zero: in float32 1e-4
 to 1e-3 of its value, always downwards, where the usual ridge of 1e-6 cannot make up for it.
 
+Two engines compute them, to the same numbers. ``backend="neural_tangents"`` is the library of that name;
+``backend="tiled"`` is ``kernels.conv``, for convolutional networks only: in bounded memory, many times faster with
+pooling, up to three times without, and about equal there for gradients. ``backend="auto"`` takes it for convolutional
+networks and neural_tangents for the others; ``kernel_fn.backend`` says which it took. The tiled engine has reverse-mode
+derivatives only: for ``jax.jvp`` or second derivatives ask for neural_tangents.
+
 Matrix products run at full float32 precision on every device. Where x64 is enabled the computation is in float64. The
 result has the floating-point type of the inputs, float32 for anything narrower.
 """
 
 import functools
-from typing import Any, Literal, NamedTuple
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from kipjax.checks import at_least, is_traced, one_of, require, same_example_shape, whole
-from kipjax.kernels import _neural_tangents, relu
+from kipjax.checks import one_of, require, whole
+from kipjax.kernels import _architecture, _neural_tangents, relu
+from kipjax.kernels import conv as tiled
+from kipjax.kernels._architecture import Options as _Options
 from kipjax.types import KernelFn
 
 __all__ = ["conv", "convnet", "fc", "myrtle"]
@@ -35,9 +43,8 @@ __all__ = ["conv", "convnet", "fc", "myrtle"]
 Get = Literal["ntk", "nngp"]
 Parameterization = Literal["ntk", "standard"]
 Readout = Literal["flatten", "gap"]
-Backend = Literal["auto", "neural_tangents"]
+Backend = Literal["auto", "neural_tangents", "tiled"]
 
-_MYRTLE_GROUPS = {5: (1, 1, 1), 7: (1, 2, 2), 10: (2, 3, 3)}
 _NUDGE = 4  # in units of the floating-point epsilon: just above the rounding of one product
 
 
@@ -62,7 +69,7 @@ def fc(
       parameterization: of the hidden layers, ``"ntk"`` or ``"standard"``.
       width: hidden width; enters the NTK in the standard parameterization only.
       readout_parameterization: of the last layer.
-      backend: ``"auto"`` or ``"neural_tangents"``.
+      backend: ``"auto"`` or ``"neural_tangents"``, which here are the same.
 
     Returns:
       A kernel function of examples of any one shape, which are flattened. Cost: ``n1 n2 (d + depth)``.
@@ -75,9 +82,11 @@ def fc(
     >>> fc(1)(jnp.eye(3), jnp.ones((2, 3))).shape
     (3, 2)
     """
-    options = _Options("fc", w_std, b_std, get, parameterization, width, readout_parameterization, backend)
-    whole(options.where, "depth", depth)
-    return _network(("dense",) * depth, options)
+    where = "kernels.infinite.fc"
+    whole(where, "depth", depth)
+    one_of(where, "backend", backend, ("auto", "neural_tangents"))
+    options = _Options(where, w_std, b_std, get, parameterization, width, readout_parameterization)
+    return _network(("dense",) * depth, options, "neural_tangents")
 
 
 def conv(
@@ -89,28 +98,31 @@ def conv(
     parameterization: Parameterization = "ntk",
     width: int = 128,
     readout_parameterization: Parameterization = "ntk",
-    pool: bool = False,
+    pool: bool | Sequence[int] = False,
     readout: Readout = "flatten",
     backend: Backend = "auto",
+    budget: int | None = None,
+    mesh: Any = None,
 ) -> KernelFn:
     """Kernel of a convolutional network: ``depth`` x (3x3 SAME convolution, ReLU), then the readout.
 
     Args:
       depth: number of convolutions, at least 1.
-      w_std, b_std, get, parameterization, readout_parameterization, backend: as in ``fc``.
+      w_std, b_std, get, parameterization, readout_parameterization: as in ``fc``.
       width: hidden channels; enters the NTK in the standard parameterization only.
-      pool: 2x2 average pooling with stride 2 after every ReLU; odd sizes lose their last row and column.
+      pool: 2x2 average pooling with stride 2 after every ReLU, or after those of the layers named, counted from 1; odd
+        sizes lose their last row and column.
       readout: ``"flatten"`` the pixels, or average over them (``"gap"``), before the last layer.
+      backend: ``"auto"``, ``"neural_tangents"`` or ``"tiled"``.
+      budget, mesh: bytes for the tiled engine's working arrays, and its devices, as in ``kernels.conv.conv``.
 
     Returns:
       A kernel function of images ``[n, h, w, c]``. Cost: ``n1 n2 h w`` per layer; with pooling or ``"gap"`` every pair
       of pixels counts, ``n1 n2 (h w)**2``.
     """
-    options = _Options("conv", w_std, b_std, get, parameterization, width, readout_parameterization, backend)
-    whole(options.where, "depth", depth)
-    one_of(options.where, "readout", readout, ("flatten", "gap"))
-    block = ("conv", "pool") if pool else ("conv",)
-    return _network((*block * depth, readout), options)
+    where = "kernels.infinite.conv"
+    options = _Options(where, w_std, b_std, get, parameterization, width, readout_parameterization)
+    return _network(_architecture.conv(where, depth, pool, readout), options, backend, budget, mesh)
 
 
 def convnet(
@@ -123,15 +135,17 @@ def convnet(
     width: int = 128,
     readout_parameterization: Parameterization = "ntk",
     backend: Backend = "auto",
+    budget: int | None = None,
+    mesh: Any = None,
 ) -> KernelFn:
     """Kernel of the ConvNet that KIP's follow-up distils with (arXiv:2107.13034).
 
     One (conv, ReLU), ``depth`` x (conv, ReLU, 2x2 average pooling), flatten, readout; the finite counterpart is called
     "KIP_ConvNet" in the code of FRePo and RCIG. Arguments and cost as in ``conv`` with ``pool=True``.
     """
-    options = _Options("convnet", w_std, b_std, get, parameterization, width, readout_parameterization, backend)
-    whole(options.where, "depth", depth)
-    return _network(("conv", *("conv", "pool") * depth, "flatten"), options)
+    where = "kernels.infinite.convnet"
+    options = _Options(where, w_std, b_std, get, parameterization, width, readout_parameterization)
+    return _network(_architecture.convnet(where, depth), options, backend, budget, mesh)
 
 
 def myrtle(
@@ -144,6 +158,8 @@ def myrtle(
     width: int = 128,
     readout_parameterization: Parameterization = "ntk",
     backend: Backend = "auto",
+    budget: int | None = None,
+    mesh: Any = None,
 ) -> KernelFn:
     """Kernel of Myrtle-5, -7 or -10 (arXiv:2003.02237), in the form that KIP uses.
 
@@ -152,45 +168,34 @@ def myrtle(
 
     Args:
       depth: 5, 7 or 10, counting the convolutions and the readout.
-      w_std, b_std, get, parameterization, width, readout_parameterization, backend: as in ``conv``.
+      w_std, b_std, get, parameterization, width, readout_parameterization, backend, budget, mesh: as in ``conv``.
 
     Returns:
       A kernel function of images ``[n, h, w, c]``. Cost: ``n1 n2 (h w)**2`` in each layer before the first pooling.
     """
-    options = _Options("myrtle", w_std, b_std, get, parameterization, width, readout_parameterization, backend)
-    one_of(options.where, "depth", depth, tuple(_MYRTLE_GROUPS))
-    first, second, third = _MYRTLE_GROUPS[depth]
-    groups = (*("conv",) * (1 + first), "pool", *("conv",) * second, "pool", *("conv",) * third)
-    return _network((*groups, "gap"), options)
+    where = "kernels.infinite.myrtle"
+    options = _Options(where, w_std, b_std, get, parameterization, width, readout_parameterization)
+    return _network(_architecture.myrtle(where, depth), options, backend, budget, mesh)
 
 
-class _Options(NamedTuple):
-    """What all factories share."""
-
-    name: str
-    w_std: Any
-    b_std: Any
-    get: str
-    parameterization: str
-    width: int
-    readout_parameterization: str
-    backend: str
-
-    @property
-    def where(self) -> str:
-        return f"kernels.infinite.{self.name}"
-
-
-def _network(architecture: tuple[str, ...], options: _Options) -> KernelFn:
+def _network(
+    architecture: tuple[str, ...], options: _Options, backend: str, budget: int | None = None, mesh: Any = None
+) -> KernelFn:
     """The kernel of a network given as one word per layer; a ReLU follows each dense and conv, a readout ends it."""
-    _check_options(options)
+    one_of(options.where, "backend", backend, ("auto", "neural_tangents", "tiled"))
+    if backend != "neural_tangents":
+        return tiled.from_words(architecture, options, budget, mesh)
+    alone = budget is None and mesh is None
+    require(alone, options.where, "budget and mesh are the tiled engine's; leave them out, or choose backend='tiled'")
+    _architecture.check_options(options)
     evaluate = _by_neural_tangents(architecture, options)
     pair, square = jax.jit(evaluate), jax.jit(lambda x: evaluate(x, None))
 
     def kernel_fn(x1: jax.Array, x2: jax.Array) -> jax.Array:
-        _check_inputs(options.where, x1, x2, architecture)
+        _architecture.check_inputs(options.where, x1, x2, architecture)
         return square(x1) if x1 is x2 else pair(x1, x2)
 
+    kernel_fn.backend = "neural_tangents"  # pyright: ignore[reportFunctionMemberAccess]
     return kernel_fn
 
 
@@ -198,7 +203,7 @@ def _by_neural_tangents(architecture: tuple[str, ...], options: _Options) -> Any
     """``evaluate(x1, x2)`` with ``x2 = None`` for a square matrix."""
     stax = _neural_tangents.stax()
     image = "conv" in architecture
-    pixel_pairs = "pool" in architecture or "gap" in architecture
+    pixel_pairs = _architecture.needs_pixel_pairs(architecture)
     inputs = functools.partial(stax.Identity()[2], diagonal_batch=True, diagonal_spatial=image and not pixel_pairs)
     layers = _layers(stax, architecture, options, pixel_pairs)
 
@@ -294,40 +299,3 @@ def _exact_diagonal(k: Any) -> Any:
     n, eps = len(k.cov1), jnp.finfo(k.nngp.dtype).eps
     diagonal = jnp.eye(n, dtype=bool).reshape((n, n) + (1,) * (k.nngp.ndim - 2))
     return k.replace(nngp=jnp.where(diagonal, k.cov1[:, None] * (1 + _NUDGE * eps), k.nngp))
-
-
-def _check_scale(where: str, name: str, value: Any, *, strict: bool) -> None:
-    number = np.ndim(value) == 0 and (is_traced(value) or np.asarray(value).dtype.kind in "iuf")
-    require(number, where, f"{name} is {value!r}; it must be a number")
-    at_least(where, name, value, 0.0, strict=strict)
-
-
-def _check_options(options: _Options) -> None:
-    where = options.where
-    _check_scale(where, "w_std", options.w_std, strict=True)
-    if options.b_std is not None:
-        _check_scale(where, "b_std", options.b_std, strict=False)
-    one_of(where, "get", options.get, ("ntk", "nngp"))
-    one_of(where, "parameterization", options.parameterization, ("ntk", "standard"))
-    one_of(where, "readout_parameterization", options.readout_parameterization, ("ntk", "standard"))
-    whole(where, "width", options.width)
-    one_of(where, "backend", options.backend, ("auto", "neural_tangents"))
-
-
-def _check_inputs(where: str, x1: Any, x2: Any, architecture: tuple[str, ...]) -> None:
-    """Both inputs must be batches of examples of one shape, and images large enough for the pooling."""
-    image = "conv" in architecture
-    expected = "images [n, height, width, channels]; for vectors there is kernels.infinite.fc" if image else "[n, ...]"
-    for name, x in (("x1", x1), ("x2", x2)):
-        right = np.ndim(x) == 4 if image else np.ndim(x) >= 2
-        right = right and np.size(x) > 0
-        require(right, where, f"{name} has shape {np.shape(x)}; expected {expected}, none of them empty")
-    same_example_shape(where, "x1", x1, "x2", x2)
-    pools = architecture.count("pool")
-    if pools:
-        height, width = np.shape(x1)[1:3]
-        require(
-            min(height, width) >= 2**pools,
-            where,
-            f"images are {height} x {width} pixels; {pools} poolings need at least {2**pools} x {2**pools}",
-        )

@@ -191,6 +191,23 @@ def test_unwritable_workdir(tmp_path):
         trainer.run(load("configs/kip/digits.py"), str(blocked / "run"))
 
 
+def test_a_run_that_does_not_fit_is_refused_with_the_numbers(tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer.sharding, "free_memory", lambda: 1000)
+    with pytest.raises(checks.InputError, match=r"a step needs \d+\.\d MB of memory and 0.0 MB are free; lower"):
+        trainer.run(load("configs/kip/digits.py"), str(tmp_path))
+    assert not (tmp_path / "distilled.npz").exists()
+
+
+def test_a_long_kernel_is_announced_and_the_test_set_can_be_cut(tmp_path, monkeypatch, capsys):
+    config = load("configs/kip/digits_conv.py")
+    config.data.test_size = 30
+    monkeypatch.setattr(trainer, "_LONG", 1)
+    trainer.run(config, str(tmp_path))
+    printed = capsys.readouterr().out
+    assert "kernel convpool3 ntk, tiled engine: 20 x 10 pairs take about" in printed
+    assert "on 30 test images" in printed
+
+
 def test_a_diverged_run_says_step_quantity_and_cause(tmp_path):
     """A linear kernel of 200 images of 64 pixels is singular, and the ridge is below what float32 can hold."""
     config = load("configs/kip/digits.py")

@@ -14,27 +14,33 @@ def images(n, height=4, width=4, channels=2, seed=0):
     return np.random.default_rng(seed).normal(size=(n, height, width, channels))
 
 
+NT = {"backend": "neural_tangents"}  # the tiled engine has tests of its own
+
 ARCHITECTURES = {
     "fc1": (lambda **o: infinite.fc(1, **o), ["dense"], (4, 4)),
     "fc3": (lambda **o: infinite.fc(3, **o), ["dense"] * 3, (4, 4)),
-    "conv1": (lambda **o: infinite.conv(1, **o), ["conv", "flatten"], (4, 3)),
-    "conv2": (lambda **o: infinite.conv(2, **o), ["conv", "conv", "flatten"], (4, 3)),
-    "conv2 gap": (lambda **o: infinite.conv(2, readout="gap", **o), ["conv", "conv", "gap"], (4, 3)),
-    "conv2 pool": (lambda **o: infinite.conv(2, pool=True, **o), ["conv", "pool"] * 2 + ["flatten"], (5, 4)),
-    "conv1 pool gap": (lambda **o: infinite.conv(1, pool=True, readout="gap", **o), ["conv", "pool", "gap"], (4, 4)),
-    "convnet2": (lambda **o: infinite.convnet(2, **o), ["conv"] + ["conv", "pool"] * 2 + ["flatten"], (4, 4)),
+    "conv1": (lambda **o: infinite.conv(1, **NT, **o), ["conv", "flatten"], (4, 3)),
+    "conv2": (lambda **o: infinite.conv(2, **NT, **o), ["conv", "conv", "flatten"], (4, 3)),
+    "conv2 gap": (lambda **o: infinite.conv(2, readout="gap", **NT, **o), ["conv", "conv", "gap"], (4, 3)),
+    "conv2 pool": (lambda **o: infinite.conv(2, pool=True, **NT, **o), ["conv", "pool"] * 2 + ["flatten"], (5, 4)),
+    "conv1 pool gap": (
+        lambda **o: infinite.conv(1, pool=True, readout="gap", **NT, **o),
+        ["conv", "pool", "gap"],
+        (4, 4),
+    ),
+    "convnet2": (lambda **o: infinite.convnet(2, **NT, **o), ["conv"] + ["conv", "pool"] * 2 + ["flatten"], (4, 4)),
     "myrtle5": (
-        lambda **o: infinite.myrtle(5, **o),
+        lambda **o: infinite.myrtle(5, **NT, **o),
         ["conv", "conv", "pool", "conv", "pool", "conv", "gap"],
         (8, 8),
     ),
     "myrtle7": (
-        lambda **o: infinite.myrtle(7, **o),
+        lambda **o: infinite.myrtle(7, **NT, **o),
         ["conv", "conv", "pool", "conv", "conv", "pool", "conv", "conv", "gap"],
         (4, 4),
     ),
     "myrtle10": (
-        lambda **o: infinite.myrtle(10, **o),
+        lambda **o: infinite.myrtle(10, **NT, **o),
         ["conv"] * 3 + ["pool"] + ["conv"] * 3 + ["pool"] + ["conv"] * 3 + ["gap"],
         (4, 4),
     ),
@@ -71,7 +77,7 @@ def double(kernel_fn, *inputs):
 
 
 @pytest.mark.parametrize(
-    "kernel_fn", [infinite.fc(6), infinite.conv(2), infinite.convnet(1)], ids=["fc6", "conv2", "convnet1"]
+    "kernel_fn", [infinite.fc(6), infinite.conv(2, **NT), infinite.convnet(1, **NT)], ids=["fc6", "conv2", "convnet1"]
 )
 def test_float32_is_accurate_and_its_square_matrices_have_an_exact_diagonal(kernel_fn):
     x = images(6, 8, 8, 1).astype(np.float32)
@@ -104,7 +110,7 @@ def test_square_matrices_are_symmetric_and_positive_semidefinite(name, get, x64)
 
 @pytest.mark.parametrize("name", ["fc2", "conv2", "convnet1"])
 def test_gradients_equal_finite_differences(name, x64):
-    kernel_fn = {"fc2": infinite.fc(2), "conv2": infinite.conv(2), "convnet1": infinite.convnet(1)}[name]
+    kernel_fn = {"fc2": infinite.fc(2), "conv2": infinite.conv(2, **NT), "convnet1": infinite.convnet(1, **NT)}[name]
     x1, x2, direction = images(3, 4, 4, 1), images(2, 4, 4, 1, seed=1), images(3, 4, 4, 1, seed=2)
     weights = np.random.default_rng(3).normal(size=(3, 2))
 
@@ -143,7 +149,7 @@ def test_diagonal_gradient_is_that_of_the_variance(x64):
 
 
 def test_runs_under_jit_grad_vmap_and_scan():
-    kernel_fn = infinite.conv(1, pool=True)
+    kernel_fn = infinite.conv(1, pool=True, **NT)
     x1, x2 = (jnp.asarray(images(n, seed=n), jnp.float32) for n in (3, 2))
     expected = kernel_fn(x1, x2)
     np.testing.assert_allclose(jax.jit(kernel_fn)(x1, x2), expected, rtol=1e-6)
@@ -215,7 +221,7 @@ def test_a_wide_finite_network_has_nearly_this_ntk():
         (lambda: infinite.fc(1, width=0), "width is 0"),
         (lambda: infinite.fc(1, parameterization="mup"), "parameterization is 'mup'; choose one of ntk, standard"),
         (lambda: infinite.conv(1, readout="mean"), "readout is 'mean'; choose one of flatten, gap"),
-        (lambda: infinite.conv(1, backend="tiled"), "backend is 'tiled'; choose one of auto, neural_tangents"),
+        (lambda: infinite.fc(1, backend="tiled"), "backend is 'tiled'; choose one of auto, neural_tangents"),
     ],
 )
 def test_wrong_options_are_named(make, message):
