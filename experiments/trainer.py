@@ -91,12 +91,13 @@ def train(config, experiment: build.Experiment, workdir: str, *, resume: bool, c
 
 
 def _announce(config, experiment):
-    """What a matrix of the targets' kernel will take, where every pair of pixels counts and that may be long."""
+    """What a matrix of the targets' kernel will take, where that may be long; refused if memory does not suffice."""
     name, kernel_fn = report.test_kernel(build.kernel_spec(config))
     targets, support = jax.eval_shape(experiment.sample, jax.random.key(0)).x, experiment.start.x
     pixel_pairs = len(support) * targets.shape[0] * math.prod(support.shape[1:3]) ** 2
     if getattr(kernel_fn, "backend", None) == "tiled" and pixel_pairs > _LONG:
-        takes = kernels.batching.estimate(kernel_fn, targets.shape, support.shape)
+        memory = sharding.free_memory()
+        takes = kernels.batching.estimate(kernel_fn, targets.shape, support.shape, memory=memory)
         print(
             f"kernel {name}, {kernel_fn.backend} engine: {targets.shape[0]} x {len(support)} pairs take about "
             f"{takes.bytes / 1e6:.0f} MB and {takes.seconds:.1f} s, in float32 and without the gradient",

@@ -7,22 +7,49 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-__all__ = ["free_memory", "mesh", "on_accelerator", "size", "spread"]
+from kipjax import checks
+
+__all__ = ["free_memory", "mesh", "on_accelerator", "replicated", "size", "spread"]
 
 _AXIS = "work"
 
 
 def mesh(count: int | None = None) -> Mesh:
-    """A mesh of one axis over the first ``count`` devices, all of them unless given."""
+    """A mesh of one axis over the first ``count`` devices, all of them unless given.
+
+    Raises:
+      InputError: ``count`` is not a whole number of the devices there are.
+    """
     devices = jax.devices()
-    return Mesh(np.array(devices[: count or len(devices)]), (_AXIS,))
+    if count is not None:
+        checks.whole("sharding.mesh", "count", count)
+        checks.require(
+            count <= len(devices), "sharding.mesh", f"count is {count} and there are {len(devices)} devices; take fewer"
+        )
+    return Mesh(np.array(devices[:count]), (_AXIS,))
 
 
 def size(over: Mesh | None) -> int:
-    """Number of devices of a mesh; 1 without one."""
+    """Number of devices of a mesh; 1 without one.
+
+    Raises:
+      InputError: ``over`` is neither.
+    """
+    checks.require(
+        over is None or isinstance(over, Mesh),
+        "sharding",
+        f"mesh is {over!r}; expected sharding.mesh(count), another jax.sharding.Mesh, or None",
+    )
     return 1 if over is None else over.size
+
+
+def replicated(x: jax.Array, over: Mesh | None) -> jax.Array:
+    """``x`` on every device of a mesh, wherever it was before; as it is without one, and inside jit."""
+    if size(over) == 1 or over is None or checks.is_traced(x):
+        return x
+    return jax.device_put(x, NamedSharding(_flat(over), PartitionSpec()))
 
 
 def on_accelerator() -> bool:
@@ -41,8 +68,11 @@ def free_memory() -> int | None:
         return stats["bytes_limit"] - stats["bytes_in_use"] if "bytes_limit" in stats else None
     available = re.search(r"MemAvailable:\s*(\d+) kB", _text("/proc/meminfo"))
     limit, used = (_text(f"/sys/fs/cgroup/memory.{name}").strip() for name in ("max", "current"))
+    # Files that were read count as used, although the kernel drops them when memory is wanted.
+    cached = re.search(r"^inactive_file (\d+)", _text("/sys/fs/cgroup/memory.stat"), re.MULTILINE)
     rooms = [1024 * int(available[1])] if available else []
-    rooms += [int(limit) - int(used)] if limit.isdigit() and used.isdigit() else []
+    if limit.isdigit() and used.isdigit():
+        rooms.append(int(limit) - int(used) + (int(cached[1]) if cached else 0))
     return min(rooms, default=None)
 
 
@@ -51,6 +81,11 @@ def _text(path: str) -> str:
         return pathlib.Path(path).read_text()
     except OSError:
         return ""
+
+
+def _flat(over: Mesh) -> Mesh:
+    """The same devices along one axis, whatever the axes and their types."""
+    return Mesh(over.devices.reshape(-1), (_AXIS,))
 
 
 def spread(fn: Callable, over: Mesh | None, *, total: bool = False) -> Callable:
@@ -64,18 +99,18 @@ def spread(fn: Callable, over: Mesh | None, *, total: bool = False) -> Callable:
     Returns:
       A function of the same arguments. The number of pieces must be a multiple of the number of devices.
     """
-    if over is None or over.size == 1:
+    if size(over) == 1 or over is None:
         return fn
-    axes = tuple(over.axis_names)
-    split, whole = PartitionSpec(axes), PartitionSpec()
+    flat = _flat(over)
+    split, whole = PartitionSpec(_AXIS), PartitionSpec()
 
     def local(pieces: Any, *shared: Any) -> Any:
         out = fn(pieces, *shared)
-        return jax.lax.psum(out, axes) if total else out
+        return jax.lax.psum(out, _AXIS) if total else out
 
     def run(pieces: Any, *shared: Any) -> Any:
         specs = (split, *(whole for _ in shared))
-        mapped = jax.shard_map(local, mesh=over, in_specs=specs, out_specs=whole if total else split, check_vma=False)
+        mapped = jax.shard_map(local, mesh=flat, in_specs=specs, out_specs=whole if total else split, check_vma=False)
         return mapped(pieces, *shared)
 
     return run

@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from kipjax.checks import at_least, is_traced, one_of, require, same_example_shape, whole
@@ -27,14 +28,24 @@ def conv(where: str, depth: int, pool: Any, readout: str) -> tuple[str, ...]:
     """``depth`` convolutions, pooling after those that ``pool`` asks for, and the readout."""
     whole(where, "depth", depth)
     one_of(where, "readout", readout, ("flatten", "gap"))
-    layers = range(1, depth + 1)
-    if isinstance(pool, bool | np.bool_):
-        pooled = set(layers) if pool else set()
-    else:
-        pooled = set(pool) if isinstance(pool, list | tuple) else {pool}
-        require(pooled <= set(layers), where, f"pool is {pool!r}; it must be a bool or a tuple of layers in 1..{depth}")
-    words = [word for layer in layers for word in (("conv", "pool") if layer in pooled else ("conv",))]
+    pooled = _pooled(where, depth, pool)
+    words = [word for layer in range(1, depth + 1) for word in (("conv", "pool") if layer in pooled else ("conv",))]
     return (*words, readout)
+
+
+def _pooled(where, depth, pool):
+    """The layers that pooling follows."""
+    if isinstance(pool, bool | np.bool_):
+        return set(range(1, depth + 1)) if pool else set()
+    integers = isinstance(pool, list | tuple | range) and all(
+        isinstance(layer, int | np.integer) and not isinstance(layer, bool) for layer in pool
+    )
+    require(
+        integers and all(1 <= layer <= depth for layer in pool),
+        where,
+        f"pool is {pool!r}; it must be a bool or a tuple of layers in 1..{depth}",
+    )
+    return set(pool)
 
 
 def convnet(where: str, depth: int) -> tuple[str, ...]:
@@ -72,6 +83,12 @@ def check_inputs(where: str, x1: Any, x2: Any, words: tuple[str, ...]) -> None:
     image = "conv" in words
     expected = "images [n, height, width, channels]; for vectors there is kernels.infinite.fc" if image else "[n, ...]"
     for name, x in (("x1", x1), ("x2", x2)):
+        dtype = getattr(x, "dtype", None)
+        real = dtype is not None and (jnp.issubdtype(dtype, jnp.number) or dtype == np.bool_)
+        real = real and not jnp.issubdtype(dtype, jnp.complexfloating)
+        require(
+            real, where, f"{name} is {f'of dtype {dtype}' if dtype else type(x)}; expected an array of real numbers"
+        )
         right = np.ndim(x) == 4 if image else np.ndim(x) >= 2
         right = right and np.size(x) > 0
         require(right, where, f"{name} has shape {np.shape(x)}; expected {expected}, none of them empty")

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from kipjax import checks
+from kipjax.core import precision
 from kipjax.kernels.basic import diagonal
 from kipjax.types import KernelFn
 
@@ -52,6 +53,18 @@ def estimate(
     True
     """
 
+    where = "kernels.batching.estimate"
+    for name, shape in (("shape1", shape1), ("shape2", shape2)):
+        right = isinstance(shape, tuple | list) and len(shape) >= 2 and all(isinstance(n, int) for n in shape)
+        checks.require(right, where, f"{name} is {shape!r}; expected the shape of an array, such as (100, 28, 28, 1)")
+    checks.one_of(where, "dtype", dtype, ("float32", "float64"))
+    if memory is not None:
+        checks.whole(where, "memory", memory)
+    with precision.mode(dtype):
+        return _estimate(where, kernel_fn, shape1, shape2, gradient, memory, probe, dtype)
+
+
+def _estimate(where, kernel_fn, shape1, shape2, gradient, memory, probe, dtype):
     def total(a: jax.Array, b: jax.Array) -> jax.Array:
         return jnp.sum(kernel_fn(a, b))
 
@@ -62,7 +75,7 @@ def estimate(
     need = int(plan.argument_size_in_bytes + plan.output_size_in_bytes + plan.temp_size_in_bytes)
     checks.require(
         memory is None or need <= memory,
-        "kernels.batching.estimate",
+        where,
         f"{shape1[0]} x {shape2[0]} pairs need about {need} bytes and memory is {memory}; lower the kernel's budget, "
         "wrap it in kernels.batching.batch, or take fewer examples at a time",
     )

@@ -36,20 +36,24 @@ _ACCELERATOR = 2**30
 def conv(
     depth: int,
     *,
+    w_std: Any = 2**0.5,
+    b_std: Any = 0.1,
+    get: str = "ntk",
+    parameterization: str = "ntk",
+    width: int = 128,
     pool: bool | Sequence[int] = False,
     readout: str = "flatten",
+    readout_parameterization: str = "ntk",
     budget: int | None = None,
     mesh: Any = None,
-    **options: Any,
 ) -> KernelFn:
     """``infinite.conv`` by this engine.
 
     Args:
-      depth, pool, readout: as there.
+      depth, w_std, b_std, get, parameterization, width, pool, readout, readout_parameterization: as there.
       budget: bytes that the working arrays of one tile may take, the backward pass included; ``None`` is what a
         processor's cache holds, or 1 GiB on an accelerator.
       mesh: devices to spread the tiles over, from ``core.sharding.mesh``; ``None`` for one device.
-      **options: ``w_std``, ``b_std``, ``get``, ``parameterization``, ``width``, ``readout_parameterization``.
 
     Raises:
       InputError: an option, the shape of an input or the budget is not as described.
@@ -59,19 +63,44 @@ def conv(
     (3, 2)
     """
     where = "kernels.conv.conv"
-    return from_words(_architecture.conv(where, depth, pool, readout), Options(where, **options), budget, mesh)
+    options = Options(where, w_std, b_std, get, parameterization, width, readout_parameterization)
+    return from_words(_architecture.conv(where, depth, pool, readout), options, budget, mesh)
 
 
-def convnet(depth: int = 3, *, budget: int | None = None, mesh: Any = None, **options: Any) -> KernelFn:
+def convnet(
+    depth: int = 3,
+    *,
+    w_std: Any = 2**0.5,
+    b_std: Any = 0.1,
+    get: str = "ntk",
+    parameterization: str = "ntk",
+    width: int = 128,
+    readout_parameterization: str = "ntk",
+    budget: int | None = None,
+    mesh: Any = None,
+) -> KernelFn:
     """``infinite.convnet`` by this engine; arguments as in ``conv``."""
     where = "kernels.conv.convnet"
-    return from_words(_architecture.convnet(where, depth), Options(where, **options), budget, mesh)
+    options = Options(where, w_std, b_std, get, parameterization, width, readout_parameterization)
+    return from_words(_architecture.convnet(where, depth), options, budget, mesh)
 
 
-def myrtle(depth: int, *, budget: int | None = None, mesh: Any = None, **options: Any) -> KernelFn:
+def myrtle(
+    depth: int,
+    *,
+    w_std: Any = 2**0.5,
+    b_std: Any = 0.1,
+    get: str = "ntk",
+    parameterization: str = "ntk",
+    width: int = 128,
+    readout_parameterization: str = "ntk",
+    budget: int | None = None,
+    mesh: Any = None,
+) -> KernelFn:
     """``infinite.myrtle`` by this engine; arguments as in ``conv``."""
     where = "kernels.conv.myrtle"
-    return from_words(_architecture.myrtle(where, depth), Options(where, **options), budget, mesh)
+    options = Options(where, w_std, b_std, get, parameterization, width, readout_parameterization)
+    return from_words(_architecture.myrtle(where, depth), options, budget, mesh)
 
 
 def from_words(words: tuple[str, ...], options: Options, budget: int | None = None, mesh: Any = None) -> KernelFn:
@@ -87,12 +116,15 @@ def from_words(words: tuple[str, ...], options: Options, budget: int | None = No
         options.width,
         options.b_std is not None,
     )
+    sharding.size(mesh)  # refuses what is no mesh
     scales = (options.w_std, 0.0 if options.b_std is None else options.b_std)
     evaluate = jax.jit(lambda x1, x2, scales: _matrix(net, options.where, budget, mesh, x1, x2, scales))
 
     def kernel_fn(x1: jax.Array, x2: jax.Array) -> jax.Array:
         _architecture.check_inputs(options.where, x1, x2, words)
-        return evaluate(x1, None if x1 is x2 else x2, scales)
+        given = (x1,) if x1 is x2 else (x1, x2)
+        first, *second = (sharding.replicated(jnp.asarray(x), mesh) for x in given)
+        return evaluate(first, second[0] if second else None, scales)
 
     kernel_fn.backend = "tiled"  # pyright: ignore[reportFunctionMemberAccess]
     return kernel_fn
@@ -169,7 +201,7 @@ def tile_size(words, shape, columns, dtype, budget=None, *, where="kernels.conv.
         require(
             most >= 1,
             where,
-            f"budget is {budget} bytes, and one pair of {shape[1]} x {shape[2]} images needs {need}",
+            f"budget is {budget} bytes, and one pair of {shape[1]} x {shape[2]} images may need {need}; raise it",
         )
     if most < 2 or columns < 2:
         return 1
@@ -192,17 +224,28 @@ def tile_bytes(words, shape, dtype) -> int:
             layers.append((height * (width + 1)) ** (2 if pairs else 1))
         elif word == "pool":
             height, width = height // 2, width // 2
-    patches = (36 if pairs else 4) * shape[1] * (shape[2] + 1) * shape[3]
+    patches = (36 if pairs else 10) * shape[1] * (shape[2] + 1) * shape[3]
     return int(np.dtype(dtype).itemsize * (25 * sum(layers) + 8 * max(layers) + patches))
 
 
-def _tiles(n1: int, blocks: int, size: int, half: bool, devices: int) -> np.ndarray:
-    """``[tiles, 2]`` row and block of every tile, a multiple of ``devices`` of them; only those above the diagonal."""
-    rows, columns = np.divmod(np.arange(n1 * blocks), blocks)
-    tiles = np.stack([rows, columns], 1)
-    if half:
-        tiles = tiles[(columns + 1) * size - 1 > rows]
-    return np.concatenate([tiles, np.repeat(tiles[-1:], -len(tiles) % devices, 0)])
+class _Tiles(NamedTuple):
+    """The tiles of a matrix, row after row: those of a row are a stretch of blocks up to the last one."""
+
+    starts: np.ndarray  # [n1] the number of the first tile of each row
+    first: np.ndarray  # [n1] and its block
+    count: int
+
+    def at(self, number):
+        """``(row, block)`` of tiles by their numbers."""
+        row = jnp.searchsorted(self.starts, number, side="right") - 1
+        return row, jnp.asarray(self.first)[row] + number - jnp.asarray(self.starts)[row]
+
+
+def _tiles(n1: int, blocks: int, size: int, half: bool) -> _Tiles:
+    """All tiles, or those alone that reach above the diagonal."""
+    first = np.minimum(np.arange(n1) // size, blocks - 1) if half else np.zeros(n1, int)
+    ends = np.cumsum(blocks - first)
+    return _Tiles(ends - (blocks - first), first, int(ends[-1]))
 
 
 def _pairs(net, size, mesh, half, x1, x2, v1, v2, scales):
@@ -212,24 +255,28 @@ def _pairs(net, size, mesh, half, x1, x2, v1, v2, scales):
     """
     n2 = len(x2)
     blocks = -(-n2 // size)
-    tiles = _tiles(len(x1), blocks, size, half, sharding.size(mesh))
-    real = len(np.unique(tiles, axis=0))
+    tiles = _tiles(len(x1), blocks, size, half)
+    padded = tiles.count + -tiles.count % sharding.size(mesh)
+
+    def numbered():
+        """The number of each tile, the last one repeated so that every device has equally many."""
+        return jnp.minimum(jnp.arange(padded), tiles.count - 1)
 
     def blocked(a):
-        padded = jnp.pad(a, [(0, blocks * size - n2)] + [(0, 0)] * (a.ndim - 1))
-        return padded.reshape(blocks, size, *a.shape[1:])
+        a = jnp.pad(a, [(0, blocks * size - n2)] + [(0, 0)] * (a.ndim - 1))
+        return a.reshape(blocks, size, *a.shape[1:])
 
-    def tile(at, x1, x2, v1, v2, scales):
-        row, block = at
+    def tile(number, x1, x2, v1, v2, scales):
+        row, block = tiles.at(number)
         return _values(net, x1[row][None], x2[block], v1[row][None], v2[block], scales)
 
-    def forward(tiles, *args):
-        return lax.map(lambda at: tile(at, *args), (tiles[:, 0], tiles[:, 1]))
+    def forward(numbers, *args):
+        return lax.map(lambda number: tile(number, *args), numbers)
 
     def backward(pieces, *args):
         def add(total, piece):
-            at, cotangent = piece
-            row, block = at
+            number, cotangent = piece
+            row, block = tiles.at(number)
             x1, x2, v1, v2, scales = args
             local = (x1[row][None], x2[block], v1[row][None], v2[block], scales)
             _, pull = jax.vjp(lambda *a: _values(net, *a), *local)
@@ -243,15 +290,14 @@ def _pairs(net, size, mesh, half, x1, x2, v1, v2, scales):
                 jax.tree.map(jnp.add, ts, gs),
             ), None
 
-        tiles, cotangents = pieces
         zero = jax.tree.map(jnp.zeros_like, args)
-        return lax.scan(add, zero, ((tiles[:, 0], tiles[:, 1]), cotangents))[0]
+        return lax.scan(add, zero, pieces)[0]
 
     @jax.custom_vjp
     def run(x1, x2, v1, v2, scales):
-        rows = sharding.spread(forward, mesh)(tiles, x1, blocked(x2), v1, blocked(v2), scales)
+        rows = sharding.spread(forward, mesh)(numbered(), x1, blocked(x2), v1, blocked(v2), scales)
         out = jnp.zeros((len(x1), blocks, size), rows.dtype)
-        out = out.at[tiles[:real, 0], tiles[:real, 1]].set(rows[:real])
+        out = out.at[tiles.at(numbered())].set(rows)
         return out.reshape(len(x1), blocks * size)[:, :n2]
 
     def run_forward(*args):
@@ -260,9 +306,9 @@ def _pairs(net, size, mesh, half, x1, x2, v1, v2, scales):
     def run_backward(args, cotangent):
         x1, x2, v1, v2, scales = args
         c = jnp.pad(cotangent, [(0, 0), (0, blocks * size - n2)]).reshape(-1, blocks, size)
-        c = c[tiles[:, 0], tiles[:, 1]] * (np.arange(len(tiles)) < real)[:, None]
+        c = c[tiles.at(numbered())] * (jnp.arange(padded) < tiles.count)[:, None]
         spread = sharding.spread(backward, mesh, total=True)
-        gx1, gx2, gv1, gv2, gs = spread((tiles, c), x1, blocked(x2), v1, blocked(v2), scales)
+        gx1, gx2, gv1, gv2, gs = spread((numbered(), c), x1, blocked(x2), v1, blocked(v2), scales)
         gx2, gv2 = (g.reshape(-1, *g.shape[2:])[:n2] for g in (gx2, gv2))
         return gx1, gx2, gv1, gv2, gs
 

@@ -42,12 +42,19 @@ def moments(c: jax.Array, q: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 @moments.defjvp
 def _moments_jvp(primals, tangents):
-    """d degree1 = slope dc + s / (4 pi q) dq;  d degree0 = (dc - c / (2 q) dq) / (2 pi s), zero where s is."""
+    """d degree1 = slope dc + s / (4 pi q) dq;  d degree0 = (dc - c / (2 q) dq) / (2 pi s), zero where s is.
+
+    Where ``s**2`` is no more than rounding leaves of ``q - c**2``, as for parallel inputs, it counts as zero. There the
+    two terms of d degree0 cancel in exact arithmetic, and ``1 / s`` of a rounding error would be all that is left.
+    """
     (c, q), (dc, dq) = primals, tangents
     s = _sine(c, q)
     out = moments(c, q)
     per_q = jnp.where(q > _TINY, 0.5 / jnp.maximum(q, _TINY), 0.0)
-    per_s = jnp.where(s * s > _TINY, 0.5 / np.pi / jnp.maximum(s, _TINY), 0.0)
+    least = jnp.maximum(16 * jnp.finfo(q.dtype).eps * q, _TINY)
+    left = q - c * c
+    # Bounded on both sides of the test: XLA may round ``left`` differently in its two uses.
+    per_s = jnp.where(left > least, 0.5 / np.pi / jnp.sqrt(jnp.maximum(left, least)), 0.0)
     return out, (out[1] * dc + s * per_q / (2 * np.pi) * dq, (dc - c * per_q * dq) * per_s)
 
 

@@ -4,10 +4,9 @@ import os
 import subprocess
 import sys
 
-import jax
-import jax.numpy as jnp
-import numpy as np
+import pytest
 
+from kipjax.checks import InputError
 from kipjax.core import sharding
 
 PROGRAM = """
@@ -18,11 +17,28 @@ from kipjax.kernels import conv
 assert len(jax.devices()) == 4
 x1, x2 = (jax.random.normal(jax.random.key(n), (n, 4, 4, 1)) for n in (3, 7))
 for options in ({"pool": True}, {}):
-    one, four = (conv.conv(1, **options, budget=50_000, mesh=mesh) for mesh in (None, sharding.mesh(4)))
+    one, four = (conv.conv(1, **options, budget=60_000, mesh=mesh) for mesh in (None, sharding.mesh(4)))
     for a, b in ((x1, x2), (x2, x2)):
         np.testing.assert_array_equal(one(a, b), four(a, b))
     gradients = [jax.jit(jax.grad(lambda a, k=k: (k(a, x2) ** 2).sum() + k(a, a).sum()))(x1) for k in (one, four)]
     np.testing.assert_allclose(*gradients, rtol=1e-5)
+
+over = jax.make_mesh((2, 2), ("a", "b"))
+at_one = [jax.device_put(x, jax.devices()[1]) for x in (x1, x2)]
+one, four = (conv.conv(1, budget=60_000, mesh=mesh) for mesh in (None, over))
+np.testing.assert_array_equal(one(x1, x2), four(*at_one))
+
+
+def slope(mesh):
+    return jax.grad(lambda s: conv.conv(1, b_std=s, budget=60_000, mesh=mesh)(x1, x2).sum())(0.3)
+
+
+slopes = [slope(mesh) for mesh in (None, over)]
+np.testing.assert_allclose(*slopes, rtol=1e-5)
+
+pieces = jnp.arange(8.0)
+np.testing.assert_array_equal(sharding.spread(lambda a, b: a * b, over)(pieces, 2.0), 2 * pieces)
+assert sharding.spread(lambda a, b: jnp.sum(a * b), over, total=True)(pieces, 2.0) == 56
 print("same")
 """
 
@@ -42,14 +58,15 @@ def test_without_a_mesh_or_with_one_device_a_function_stays_as_it_is():
     assert sharding.size(None) == sharding.size(sharding.mesh(1)) == 1
 
 
-def test_shared_arguments_and_totals():
-    over = sharding.mesh()
-    pieces = jnp.arange(4.0 * over.size)
-    joined = sharding.spread(lambda a, b: a * b, over)(pieces, 2.0)
-    total = sharding.spread(lambda a, b: jnp.sum(a * b), over, total=True)(pieces, 2.0)
-    np.testing.assert_array_equal(joined, 2 * pieces)
-    assert total == 2 * pieces.sum()
-    assert jax.tree.all(jax.tree.map(np.isfinite, joined.tolist()))
+@pytest.mark.parametrize("count", [0, -1, 2.0, 10**6])
+def test_a_mesh_has_as_many_devices_as_there_are(count):
+    with pytest.raises(InputError, match=f"count is {count}"):
+        sharding.mesh(count)
+
+
+def test_what_is_no_mesh_is_refused():
+    with pytest.raises(InputError, match="mesh is 4; expected"):
+        sharding.spread(lambda a: a, 4)
 
 
 def test_free_memory_is_what_linux_and_the_control_group_leave(monkeypatch):
@@ -58,6 +75,8 @@ def test_free_memory_is_what_linux_and_the_control_group_leave(monkeypatch):
     assert sharding.free_memory() == 8000 * 1024
     files |= {"/sys/fs/cgroup/memory.max": "5000\n", "/sys/fs/cgroup/memory.current": "2000\n"}
     assert sharding.free_memory() == 3000
+    files["/sys/fs/cgroup/memory.stat"] = "anon 1\ninactive_file 700\n"
+    assert sharding.free_memory() == 3700
     files["/sys/fs/cgroup/memory.max"] = "max\n"
     assert sharding.free_memory() == 8000 * 1024
     files.clear()

@@ -76,13 +76,33 @@ def test_gradients_equal_finite_differences(name, x64):
 
 
 @pytest.mark.parametrize("name", ["conv1", "pool"])
-def test_gradients_are_finite_at_identical_and_zero_inputs(name):
+def test_gradients_at_identical_and_zero_inputs_are_those_of_float64(name):
     make, _, size = ARCHITECTURES[name]
-    kernel_fn = make(conv, b_std=0.0)
     one = images(2, size)
-    x = jnp.asarray(np.concatenate([one, one, 0 * one]), jnp.float32)
-    out = jax.grad(lambda a: kernel_fn(a, a).sum() + kernel_fn(a, x).sum() + kernel_fn(x, a).sum())(x)
-    assert np.isfinite(out).all()
+
+    def gradient(dtype):
+        with jax.enable_x64(dtype == "float64"):
+            x = jnp.asarray(np.concatenate([one, one, 0 * one]), dtype)
+            kernel_fn = make(conv, b_std=0.0)
+            return jax.jit(jax.grad(lambda a: (kernel_fn(a, a) + kernel_fn(a, x) + kernel_fn(x, a)).sum()))(x)
+
+    np.testing.assert_allclose(gradient("float32"), gradient("float64"), atol=1e-3)
+
+
+def test_the_program_does_not_grow_with_the_pairs():
+    def size(n):
+        shapes = [jax.ShapeDtypeStruct((m, 4, 4, 1), jnp.float32) for m in (10, n)]
+        return len(jax.jit(conv.conv(1, budget=40_000)).lower(*shapes).as_text())
+
+    assert size(4000) < 1.1 * size(400)
+
+
+def test_the_matrix_with_itself_is_whole_whatever_the_tiles():
+    x = jnp.asarray(images(7, (4, 4, 1)), jnp.float32)
+    need = conv.tile_bytes(ARCHITECTURES["pool"][1], x.shape, np.float32)
+    for pairs in (1, 2, 6):
+        kernel_fn = conv.conv(2, pool=True, budget=pairs * need)
+        np.testing.assert_allclose(kernel_fn(x, x), kernel_fn(x, x + 0), rtol=2e-4)
 
 
 def test_the_tile_changes_nothing_and_memory_does_not_grow_with_the_pairs():
@@ -103,17 +123,21 @@ def test_the_tile_changes_nothing_and_memory_does_not_grow_with_the_pairs():
     assert large < small + vectors + 4 * 32 * 32 * 4
 
 
-@pytest.mark.parametrize(("name", "pairs"), [("conv1", 6), ("pool", 6), ("convnet", 6), ("convnet", 1)])
-def test_tile_bytes_bounds_the_working_arrays_of_a_tile_and_its_gradient(name, pairs):
+@pytest.mark.parametrize(
+    ("name", "pairs", "channels"),
+    [("conv1", 6, 1), ("conv1", 4, 64), ("pool", 6, 1), ("pool", 2, 16), ("convnet", 6, 1), ("convnet", 1, 1)],
+)
+def test_tile_bytes_bounds_the_working_arrays_of_a_tile_and_its_gradient(name, pairs, channels):
     make, words, _ = ARCHITECTURES[name]
-    size = (12, 12, 1)
+    size = (12, 12, channels)
     x1, x2 = jnp.zeros((1, *size)), jnp.zeros((pairs, *size))
     need = conv.tile_bytes(words, x1.shape, np.float32)
     assert conv.tile_size(words, x1.shape, pairs, np.float32, pairs * need) == pairs
     kernel_fn = make(conv, budget=pairs * need)
     program = jax.jit(jax.value_and_grad(lambda a, b: kernel_fn(a, b).sum(), (0, 1)))
     temporary = program.lower(x1, x2).compile().memory_analysis().temp_size_in_bytes
-    vectors = 12 * (1 + pairs) * 12 * 13 * 4 * words.count("conv")  # images, variances, their gradients, not pairs
+    # Images, variances and their gradients, which do not come in pairs.
+    vectors = (8 * words.count("conv") + 4 * channels) * (1 + pairs) * 12 * 13 * 4
     assert 0.1 * pairs * need < temporary < pairs * need + vectors
 
 
@@ -158,6 +182,9 @@ def test_estimate_bounds_the_memory_and_refuses_what_does_not_fit():
         (lambda: conv.conv(2, pool=(3,)), (2, 4, 4, 1), (2, 4, 4, 1), r"pool is \(3,\); it must be a bool or a tuple"),
         (lambda: infinite.conv(1, backend="neural_tangents", budget=9), (2, 4, 4, 1), (2, 4, 4, 1), "tiled engine's"),
         (lambda: conv.conv(1, budget=0), (2, 4, 4, 1), (2, 4, 4, 1), "budget is 0"),
+        (lambda: conv.conv(1, mesh=4), (2, 4, 4, 1), (2, 4, 4, 1), "mesh is 4; expected sharding.mesh"),
+        (lambda: conv.conv(2, pool=(True,)), (2, 4, 4, 1), (2, 4, 4, 1), r"pool is \(True,\); it must be"),
+        (lambda: conv.conv(2, pool={1}), (2, 4, 4, 1), (2, 4, 4, 1), r"pool is \{1\}; it must be"),
     ],
 )
 def test_bad_input_is_named(make, shape1, shape2, message):

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import sklearn.datasets
 
 from kipjax.kernels import _neural_tangents, infinite
 from tests.reference import kernels as reference
@@ -105,6 +106,59 @@ def test_float64_equals_neural_tangents(name):
 @pytest.mark.parametrize("name", ["conv3", "convpool3"])
 def test_the_nngp_does_so_too(name):
     assert max(differences(name, "tiled", "float32", "nngp")) < 1e-5
+
+
+@pytest.mark.parametrize("name", ["conv3", "convpool3"])
+def test_gradients_where_patches_are_parallel(name):
+    """Real images share a constant background: patches that differ by a factor, where angles are zero but for rounding.
+
+    There 1 / sin(angle) is that of a rounding error; neural_tangents' gradient is moderate, and so must be ours, in
+    pairs of different images and of an image with its copy.
+    """
+    make, words = ARCHITECTURES[name]
+    x = sklearn.datasets.load_digits().images[:12, :, :, None].astype(np.float32)
+    x = jnp.asarray((x - x.mean()) / x.std())
+    others = jnp.concatenate([x[3:], x[:1]])
+    ours, theirs = (jax.jit(jax.grad(lambda a, k=k: k(a, others).mean()))(x[:3]) for k in (make(), stax_kernel(words)))
+    assert difference(ours[1:], theirs[1:]) < 1e-3
+    assert difference(ours[:1], theirs[:1]) < 0.01  # where x[0] meets its copy, rounding tells left from right
+
+
+ODD = {
+    "odd sizes, standard": (
+        {"parameterization": "standard", "readout_parameterization": "standard", "width": 17},
+        (5, 7, 2),
+    ),
+    "odd sizes, no bias": ({"b_std": 0.0, "w_std": 0.9}, (7, 5, 1)),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_sizes_and_parametrisations(name):
+    """Pooling drops the odd row and column (VALID windows), and an image may meet itself."""
+    options, size = ODD[name]
+    stax = _neural_tangents.stax()
+    width = options.get("width", 1)
+    affine = {"W_std": options.get("w_std", 2**0.5), "b_std": options.get("b_std", 0.1)}
+    affine["parameterization"] = options.get("parameterization", "ntk")
+    pool = stax.AvgPool((2, 2), strides=(2, 2), padding="VALID")
+    block = (stax.Conv(width, (3, 3), padding="SAME", **affine), stax.Relu(), pool)
+    theirs = stax.serial(*block, *block, stax.Flatten(), stax.Dense(1, **affine))[2]
+    x1, x2 = (jnp.asarray(np.random.default_rng(n).normal(size=(n, *size)), jnp.float32) for n in (2, 3))
+
+    def all_of(kernel_fn, itself):
+        def total(a):
+            matrix = kernel_fn(a, x2)
+            return matrix.sum(), (matrix, itself(x2))
+
+        return jax.jit(lambda a: jax.grad(total, has_aux=True)(a))(x1)
+
+    ours = infinite.conv(2, pool=True, **options)
+    gradient, values = all_of(ours, lambda a: ours(a, a))
+    their_gradient, their_values = all_of(lambda a, b: theirs(a, b, "ntk"), lambda a: theirs(a, None, "ntk"))
+    assert difference(gradient, their_gradient) < 1e-5
+    assert difference(values[0], their_values[0]) < 1e-5
+    assert difference(values[1], their_values[1]) < 1e-4  # their diagonal has the rounding of an angle that is zero
 
 
 @pytest.mark.parametrize("name", ["conv3", "conv2, average"])

@@ -65,3 +65,16 @@ def test_the_layer_equals_neural_tangents_relu(x64):
     first, slope = relu.moments(before.nngp, q)
     np.testing.assert_allclose(first, k.nngp, rtol=1e-12)
     np.testing.assert_allclose(before.ntk * slope, k.ntk, rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_parallel_vectors_have_the_derivatives_of_their_halves(dtype):
+    """Numbers are parallel vectors: the angle is 0 or pi whatever they are, so degree 0 is constant."""
+    with jax.enable_x64(dtype == "float64"):
+        u, v = (jnp.asarray(a, dtype) for a in np.random.default_rng(0).normal(size=(2, 2000)))
+        once, slope = (
+            jax.jit(jax.grad(lambda u: jnp.stack(relu.moments(u * v, u**2 * v**2)).sum(1) @ jnp.eye(2)[0]))(u),
+            jax.jit(jax.grad(lambda u: relu.moments(u * v, u**2 * v**2)[1].sum()))(u),
+        )
+        np.testing.assert_allclose(once, np.where(u * v > 0, v / 2, 0), atol=1e-5 * 300 * np.finfo(dtype).eps / 1e-7)
+        assert np.abs(slope * u).max() < 1e-2 * np.sqrt(np.finfo(dtype).eps / 1e-7)
