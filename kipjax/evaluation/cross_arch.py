@@ -16,7 +16,10 @@ from kipjax.evaluation.train import Protocol
 from kipjax.evaluation.transfer import table
 from kipjax.types import Distilled
 
-__all__ = ["evaluate", "table"]
+__all__ = ["ARCHITECTURES", "evaluate", "table"]
+
+ARCHITECTURES = ("convnet", "resnet18", "resnet18:batch", "vgg11:batch", "alexnet")
+"""What FRePo and RCIG test, as ``models.get`` writes it (arXiv:2302.06755, table of cross-architecture results)."""
 
 
 def evaluate(

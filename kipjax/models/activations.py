@@ -24,7 +24,7 @@ def softplus(x: jax.Array, sharpness: float = 60.0) -> jax.Array:
       sharpness: ``beta > 0``; RCIG trains its networks of depth 3 with 60.
 
     References:
-      arXiv:2302.06755, appendix C (the activation during distillation).
+      arXiv:2302.06755, the activation of its networks during distillation.
     """
     return jnp.maximum(x, 0) + jnp.log1p(jnp.exp(-jnp.abs(sharpness * x))) / sharpness
 

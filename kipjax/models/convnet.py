@@ -39,7 +39,7 @@ class ConvNet(Classifier):
       stem: whether a convolution and activation without pooling come first (KIP).
 
     References:
-      arXiv:2006.05929, section 4 and appendix; arXiv:2206.00719, appendix; arXiv:2302.06755, appendix C.
+      arXiv:2006.05929; arXiv:2206.00719; arXiv:2302.06755.
     """
 
     initial: str = "lecun"

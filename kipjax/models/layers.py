@@ -178,7 +178,7 @@ def pool(x: jax.Array, kind: str = "avg") -> jax.Array:
 
 
 def dense(features: int, fan_in: int, *, initial: str, name: str) -> nn.Dense:
-    """A dense layer ``[n, fan_in] -> [n, features]``, its parameters drawn as ``initial`` says; the last is ``"head"``."""
+    """A dense layer ``[n, fan_in] -> [n, features]``, parameters as ``initial`` says; the last is ``"head"``."""
     checks.one_of("layers.dense", "initial", initial, INITS)
     draw = INITS[initial]
     bias = (draw.head_bias if name == "head" else draw.bias)(fan_in)

@@ -51,12 +51,11 @@ def get(name: str, *, num_classes: int, **options: Any) -> Classifier:
       InputError: the name or an option is unknown, or an option has a value that the network refuses.
 
     >>> import jax, jax.numpy as jnp
-    >>> model = get("convnet:batch", num_classes=10, width=4)
-    >>> x = jnp.ones((2, 28, 28, 1))
-    >>> variables = model.init(jax.random.key(0), x)
+    >>> model, x = get("convnet:batch", num_classes=10, width=4, depth=1), jnp.ones((2, 28, 28, 1))
+    >>> variables = jax.jit(model.init)(jax.random.key(0), x)
     >>> logits, features = model.apply(variables, x, features=True)
     >>> logits.shape, features.shape
-    ((2, 10), (2, 256))
+    ((2, 10), (2, 1024))
     """
     word, colon, norm = name.partition(":") if isinstance(name, str) else (name, "", "")
     require(word in names(), "models.get", f"name is {name!r}; choose one of {', '.join(names())}")

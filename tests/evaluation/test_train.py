@@ -506,7 +506,10 @@ class NoTrain(nn.Module):
         ({"protocol": SGD._replace(optimizer="lamb")}, "protocol.optimizer is 'lamb'; choose one of adam, sgd"),
         ({"protocol": SGD._replace(epochs=2)}, "sgd must have either steps or epochs"),
         ({"distilled": Distilled(jnp.ones((3, 5)), jnp.eye(3))}, "they must agree"),
-        ({"distilled": Distilled(jnp.ones((3, 2, 2, 1)), jnp.eye(4)[:3])}, "the task has 3 classes"),
+        (
+            {"distilled": Distilled(jnp.ones((3, 2, 2, 1)), jnp.eye(4)[:3])},
+            "distilled.y has shape \\(3, 4\\) and the task has 3 classes",
+        ),
     ],
 )
 def test_mistakes_say_what_to_do(change, words):

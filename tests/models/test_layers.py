@@ -10,7 +10,7 @@ from jax import lax
 
 from kipjax.checks import InputError
 from kipjax.models import layers
-from tests.models.common import images
+from tests.models.common import images, run
 from tests.reference import models as reference
 
 CASES = {  # kernel, stride, padding, and what that padding is in pixels for a map of 7x6
@@ -39,7 +39,7 @@ def small_blocks(monkeypatch):
 def test_convolution_is_the_sum_of_its_definition(case, lowering):
     size, stride, padding, pixels = CASES[case]
     kernel = images(*size, 2, 4, seed=2)
-    y = layers.convolve(X, kernel, stride=stride, padding=padding, lowering=lowering)
+    y = run(functools.partial(layers.convolve, stride=stride, padding=padding, lowering=lowering), X, kernel)
     np.testing.assert_allclose(y, reference.convolve(X, kernel, 0.0, stride, pixels), rtol=2e-5, atol=2e-5)
 
 
@@ -52,7 +52,7 @@ def test_both_lowerings_have_one_gradient(case):
         def loss(x, kernel):
             return jnp.sum(jnp.sin(layers.convolve(x, kernel, stride=stride, padding=padding, lowering=lowering)))
 
-        return jax.jit(jax.grad(loss, (0, 1)))(X, kernel)
+        return run(jax.grad(loss, (0, 1)), X, kernel)
 
     for ours, xla in zip(gradient("patches"), gradient("conv")):
         np.testing.assert_allclose(ours, xla, rtol=1e-4, atol=1e-4)
@@ -74,7 +74,7 @@ def second_order(lowering, x, kernel, dx, dkernel):
 @pytest.mark.parametrize("n", [4, 5])  # full blocks of two, and a rest
 def test_blocks_change_nothing_up_to_second_order(small_blocks, n):
     args = (images(n, 6, 6, 2), images(3, 3, 2, 3), images(n, 6, 6, 2, seed=3), images(3, 3, 2, 3, seed=4))
-    ours, xla = (jax.jit(functools.partial(second_order, lowering))(*args) for lowering in ("patches", "conv"))
+    ours, xla = (run(functools.partial(second_order, lowering), *args) for lowering in ("patches", "conv"))
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=2e-4, atol=2e-4), ours, xla)
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=2e-4, atol=2e-4), ours[2], ours[3])
 
@@ -102,7 +102,7 @@ def test_vmap_over_parameters_and_scan(blocked, request):
     def descend(kernel, _):
         return kernel - 0.1 * jax.grad(lambda k: jnp.mean(layers.convolve(x, k, lowering="patches") ** 2))(kernel), None
 
-    together = jax.jit(jax.vmap(lambda kernel: lax.scan(descend, kernel, None, length=2)[0]))(kernels)
+    together = run(jax.vmap(lambda kernel: lax.scan(descend, kernel, None, length=2)[0]), kernels)
     alone = jax.jit(descend)
     for kernel, last in zip(kernels, together):
         np.testing.assert_allclose(last, alone(alone(kernel, None)[0], None)[0], rtol=1e-5, atol=1e-6)
