@@ -83,11 +83,12 @@ def check_inputs(where: str, x1: Any, x2: Any, words: tuple[str, ...]) -> None:
     image = "conv" in words
     expected = "images [n, height, width, channels]; for vectors there is kernels.infinite.fc" if image else "[n, ...]"
     for name, x in (("x1", x1), ("x2", x2)):
-        dtype = getattr(x, "dtype", None)
-        real = dtype is not None and (jnp.issubdtype(dtype, jnp.number) or dtype == np.bool_)
-        real = real and not jnp.issubdtype(dtype, jnp.complexfloating)
+        dtype = getattr(x, "dtype", np.dtype(object))
+        real = jnp.issubdtype(dtype, jnp.number) and not jnp.issubdtype(dtype, jnp.complexfloating)
         require(
-            real, where, f"{name} is {f'of dtype {dtype}' if dtype else type(x)}; expected an array of real numbers"
+            bool(real or dtype == np.bool_),
+            where,
+            f"{name} is {f'of dtype {dtype}' if hasattr(x, 'dtype') else type(x)}; expected an array of real numbers",
         )
         right = np.ndim(x) == 4 if image else np.ndim(x) >= 2
         right = right and np.size(x) > 0

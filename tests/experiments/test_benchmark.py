@@ -30,4 +30,4 @@ def test_rows_are_written(tmp_path):
 
 def test_an_unknown_row_is_refused():
     done = benchmark("--only=speed")
-    assert done.returncode == 2 and "choose from kip, driver, import" in done.stderr
+    assert done.returncode == 2 and "speed unknown; choose from kip, driver, " in done.stderr

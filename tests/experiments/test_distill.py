@@ -60,7 +60,7 @@ def test_the_tiny_variant_of_every_config_runs(path, tmp_path, capsys, request):
     assert {row["trained_on"] for row in summary["results"]} >= {"distilled", "random subset"}
     assert all(row["accuracy"]["n"] == len(row["accuracies"]) for row in summary["results"])
     printed = capsys.readouterr().out
-    assert "distilled, " in printed and "random subset, " in printed and "(n=2)" in printed
+    assert "distilled, " in printed and "random subset, " in printed and f"(n={config.evaluation.seeds})" in printed
 
 
 @pytest.mark.parametrize("path", CONFIGS)
