@@ -219,14 +219,16 @@ def _pick(x: jax.Array, rows: jax.Array, columns: jax.Array, outside: jax.Array)
 
 def _spline(x: jax.Array, v: jax.Array, u: jax.Array) -> jax.Array:
     """Cubic B-spline through the pixels of ``x [b, h, w, c]``, mirrored at the edges, at ``v`` and ``u [b, h, w]``."""
-    b, h, w, _ = x.shape
+    b, h, w, c = x.shape
     to_rows, to_columns = (jnp.asarray(np.linalg.inv(_spline_matrix(side)), x.dtype) for side in (h, w))
     coefficients = jnp.einsum("ij,kl,bjlc->bikc", to_rows, to_columns, x, precision="highest")
-    tops, row_weights = _taps(v, h)
-    lefts, column_weights = _taps(u, w)
-    weights = (row_weights[:, None] * column_weights).astype(x.dtype)
-    picked = coefficients[jnp.arange(b)[:, None, None], tops[:, None], lefts]  # [4, 4, b, h, w, c]
-    return jnp.einsum("ijbhw,ijbhwc->bhwc", weights, picked, precision="highest")
+    flat, first = coefficients.reshape(b * h * w, c), jnp.arange(b)[:, None, None] * (h * w)
+    out = jnp.zeros_like(x)
+    for top, row_weight in _taps(v, h):
+        for left, column_weight in _taps(u, w):
+            weight = (row_weight * column_weight)[..., None].astype(x.dtype)
+            out += weight * flat.at[first + top * w + left].get(mode="promise_in_bounds")
+    return out
 
 
 def _spline_matrix(side: int) -> np.ndarray:
@@ -237,12 +239,12 @@ def _spline_matrix(side: int) -> np.ndarray:
     return matrix
 
 
-def _taps(at: jax.Array, side: int) -> tuple[jax.Array, jax.Array]:
-    """Indices and weights ``[4, ...]`` of the coefficients that make up a cubic B-spline at each coordinate."""
+def _taps(at: jax.Array, side: int) -> list[tuple[jax.Array, jax.Array]]:
+    """Index and weight of each of the four coefficients that make up a cubic B-spline at the coordinates."""
     first = jnp.floor(at).astype(jnp.int32)
     t = at - first
     weights = (1 - t) ** 3, 4 - 6 * t**2 + 3 * t**3, 1 + 3 * t + 3 * t**2 - 3 * t**3, t**3
-    return jnp.stack([_mirrored(first + k, side) for k in (-1, 0, 1, 2)]), jnp.stack(weights) / 6
+    return [(jnp.clip(_mirrored(first + k, side), 0, side - 1), weight / 6) for k, weight in zip(range(-1, 3), weights)]
 
 
 def _mirrored(index, side: int):

@@ -172,7 +172,7 @@ NAMED: dict[str, Protocol] = {
     "frepo": _FREPO,
     "rfad": _RFAD,
     "dc": _DC,
-    "dc_batch_norm": _DC._replace(name="dc_batch_norm", augment=("crop_noise",) * 2, **_LONG),
+    "dc_batch_norm": _DC._replace(name="dc_batch_norm", model="dc_convnet:batch", augment=("crop_noise",) * 2, **_LONG),
     "dsa": _DSA,
     "dm": _DSA._replace(name="dm"),
     "mtt": _DSA._replace(name="mtt", learned_rate=True),
@@ -399,9 +399,9 @@ def evaluate(
       full_size: training images for an upper baseline of ``seeds`` networks: the whole training set if it has no more,
         otherwise so many drawn at random, and the result is named so. 0 leaves it out.
       flip: the set was distilled with its mirror images.
-      parallel: networks trained at once; 0 for one after the other on CPU and all at once elsewhere. (Two
-        busy cores, ConvNet of width 32, milliseconds for a step of one network, one by one and 5 at once: 11 to 17
-        either way on 10 images, 186 and 273 on 100.)
+      parallel: networks trained at once; 0 for one after the other on CPU and all at once elsewhere. (Two busy cores,
+        ConvNet of width 32, milliseconds for a step of one network, one by one and 5 at once: 9.8 and 11.5 on 10
+        images, 110 to 139 and 140 on 100.)
       block_size: test images that go through a network at once.
 
     Returns:

@@ -125,9 +125,13 @@ def make(
             def run(size):
                 return linear_solve.adam(hessian, b, steps=hessian_steps, step_size=size)
 
-            return run(step_size.tuned(memory.hessian, lambda size: run(size).values, 5e-5) if hessian_steps else 0.0)
+            if hessian_step_size or not hessian_steps:
+                return run(memory.hessian.step_size)
+            return run(step_size.tuned(memory.hessian, lambda size: run(size).values, 5e-5))
 
-        size = step_size.tuned(memory.inner, lambda size: inner(size)[1], 1e-5) if inner_steps else jnp.zeros(())
+        size = memory.inner.step_size
+        if inner_steps and not inner_step_size:
+            size = step_size.tuned(memory.inner, lambda size: inner(size)[1], 1e-5)
         tau, values = inner(size)
         hyper = implicit.hypergradient(outer, jax.grad(value), tau, learned, solve, has_aux=True)
         done = ((memory.inner, size, values), (memory.hessian, hyper.solution.step_size, hyper.solution.values))

@@ -183,7 +183,7 @@ def make(
 
     options = _Options(
         loss, margin, reg, flip, subsample, block_size, solve_dtype, cg_tol, cg_steps, dense_limit,
-        inner_steps, hessian_steps, clip,
+        inner_steps, hessian_steps, inner_step_size, hessian_step_size, clip,
     )  # fmt: skip
     form = {"dense": _dense_form, "cg": _cg_form, "adam": _adam_form}[solve]
 
@@ -235,6 +235,8 @@ class _Options(NamedTuple):
     dense_limit: float
     inner_steps: int
     hessian_steps: int
+    inner_step_size: float
+    hessian_step_size: float
     clip: bool
 
 
@@ -342,11 +344,12 @@ def _adam_form(key, net, learned, memory, batch, options):
     inner_key, hessian_key = jax.random.split(key)
     hessian, b = _quadratic(net, learned, lam, options)
 
-    def adam(watched, b, steps, start, key):
+    def adam(watched, given, b, steps, start, key):
         def run(size):
             return linear_solve.adam(hessian, b, steps=steps, step_size=size, key=key if options.subsample else None)
 
-        return run(step_size.tuned(watched, lambda size: run(size).values, start) if steps else 0.0)
+        search = not given and steps > 0
+        return run(step_size.tuned(watched, lambda size: run(size).values, start) if search else watched.step_size)
 
     def tangent(tau, at):
         parts, y_s = _support(at, options)
@@ -363,9 +366,9 @@ def _adam_form(key, net, learned, memory, batch, options):
         return inner_loss(o_s, h_s @ h_s.T, y_s, tau, lam=lam, solve_dtype=solve_dtype)
 
     def solver(_, b):
-        return adam(memory.hessian, b, options.hessian_steps, 5e-5, hessian_key)
+        return adam(memory.hessian, options.hessian_step_size, b, options.hessian_steps, 5e-5, hessian_key)
 
-    inner = adam(memory.inner, b, options.inner_steps, 1e-5, inner_key)
+    inner = adam(memory.inner, options.inner_step_size, b, options.inner_steps, 1e-5, inner_key)
     hyper = implicit.hypergradient(outer, jax.grad(value), inner.value, learned, solver, has_aux=True)
     if options.clip:
         hyper = hyper._replace(implicit=implicit.clip_to_direct(hyper.implicit, hyper.direct))

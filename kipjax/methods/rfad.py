@@ -30,7 +30,7 @@ __all__ = ["Info", "State", "make", "outer_loss"]
 
 
 class Learned(NamedTuple):
-    """Support ``x [m, ...]`` before its linear map, labels ``y [m, k]``, the map ``[d, d]`` or ``None``, Platt scale."""
+    """Support ``x [m, ...]`` before its linear map, labels ``y [m, k]``, map ``[d, d]`` or ``None``, Platt scale."""
 
     x: jax.Array
     y: jax.Array

@@ -5,7 +5,7 @@ from flax import linen as nn
 
 
 class Small(nn.Module):
-    """Two dense layers of tanh and a linear head, in the precision of its input; batch norm after the first if asked."""
+    """Two dense layers of tanh and a linear head, in the precision of its input; batch norm after the first if so."""
 
     num_classes: int
     norm: bool = False
