@@ -6,7 +6,7 @@ import ml_collections
 
 from kipjax import checks, methods
 
-__all__ = ["base", "by_variant", "method"]
+__all__ = ["base", "by_variant", "method", "networks", "tiny_networks"]
 
 
 def base() -> ml_collections.ConfigDict:
@@ -52,6 +52,29 @@ def base() -> ml_collections.ConfigDict:
         {"reg": 1e-6, "reg_unit": "trace", "seeds": 5, "full_size": 5000, "block_size": 2048, "dtype": "float64"}
     )
     config.evaluation.update(protocol="rcig", arch="convnet", width=0, subset_seeds=5)
+    return config
+
+
+def networks(name: str) -> ml_collections.ConfigDict:
+    """The start of a config for a method that differentiates through networks: ``base`` with uniform batches."""
+    config = base()
+    config.method = method(name)
+    config.model.update(activation="relu", norm="none")
+    config.batch.kind = "uniform"
+    config.log_every, config.checkpoint_every = 50, 250
+    return config
+
+
+def tiny_networks(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """Makes such a config run in seconds: small networks, few of them, few steps."""
+    config.steps, config.log_every, config.checkpoint_every = 4, 2, 4
+    config.model.update(depth=1, width=2)
+    config.batch.size = 20
+    small = {"pool_size": 2, "pool_steps": 2, "networks": 2, "inner_steps": 2, "hessian_steps": 2}
+    small |= {"inner_step_size": 1e-3, "hessian_step_size": 1e-3}
+    config.method.update({name: value for name, value in small.items() if name in config.method})
+    config.evaluation.update(width=2, seeds=2, subset_seeds=2)
+    config.data.test_size = 50
     return config
 
 

@@ -37,8 +37,8 @@ class Solution(NamedTuple):
     value: PyTree
     residual: jax.Array
     ok: jax.Array
-    values: jax.Array | None = None
-    step_size: jax.Array | None = None
+    values: Any = None
+    step_size: Any = None
 
 
 def cg(matvec: MatVec, b: PyTree, *, tol: float = 1e-5, max_steps: int = 200, x0: PyTree = None) -> Solution:

@@ -47,13 +47,13 @@ def linearize(apply: Apply, params0: PyTree, *, centered: bool = False) -> Calla
 class Products(NamedTuple):
     """``value`` of the network, ``jvp(tau) = J tau`` like it, and ``vjp(u) = J^T u`` like the parameters."""
 
-    value: jax.Array
-    jvp: Callable[[PyTree], jax.Array]
-    vjp: Callable[[jax.Array], PyTree]
+    value: PyTree
+    jvp: Callable[[PyTree], PyTree]
+    vjp: Callable[[PyTree], PyTree]
 
 
-def products(apply: Apply, params0: PyTree, x: jax.Array) -> Products:
-    """The products with the Jacobian at ``x [n, ...]``, which share one forward pass."""
+def products(apply: Callable[[PyTree, jax.Array], PyTree], params0: PyTree, x: jax.Array) -> Products:
+    """The products with the Jacobian at ``x [n, ...]``, sharing one forward pass; ``apply`` may return any pytree."""
     value, jvp = jax.linearize(lambda p: apply(p, x), params0)
     transposed = jax.linear_transpose(jvp, params0)
     return Products(value, jvp, lambda u: transposed(u)[0])

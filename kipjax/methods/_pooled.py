@@ -130,7 +130,7 @@ def make(
         gradient, memory, info = meta_gradient(gradient_key, member[0], state.learned, state.memory, batch)
         gradient = _masked(gradient, learned)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.learned)
-        new = optax.apply_updates(state.learned, _masked(updates, learned))
+        new = jax.tree.map(jnp.add, state.learned, _masked(updates, learned))
         average = optax.tree.update_moment(new, state.average, ema_decay, 1) if ema_decay else None
         member, age = _live(train_key, member, age, new)
         pool = pools.put(state.pool, index, member, age)
@@ -154,7 +154,7 @@ def make(
     def _train(key, member, age, learned):
         x, y = mirrored(learned.x, learned.y) if flip else (learned.x, learned.y)
         count_key, batch_key = jax.random.split(key)
-        count = jax.random.randint(count_key, (), 1, options.steps + 1)
+        count = jax.random.randint(count_key, (), 1, options.steps + 1, age.dtype)
 
         def loss(params, variables, some_x, some_y):
             logits, statistics = network.train_forward(model, {**variables, "params": params}, some_x)
@@ -190,13 +190,17 @@ def make(
     return Method(init, step, distilled)
 
 
-def adabelief(rates: Learned) -> optax.GradientTransformation:
-    """AdaBelief with optax's defaults, and a learning rate of its own for each field of ``Learned``."""
+def adabelief(rate: float, temperature_rate: float = 0.0) -> optax.GradientTransformation:
+    """AdaBelief with optax's defaults, at one learning rate for images and labels and another for ``log_temp``."""
+
+    def init(params):
+        return optax.EmptyState()
 
     def scale(updates, state, params=None):
-        return jax.tree.map(lambda rate, u: -rate * u, rates, updates), state
+        x, y, log_temp = updates
+        return Learned(-rate * x, -rate * y, -temperature_rate * log_temp), state
 
-    return optax.chain(optax.scale_by_belief(), optax.GradientTransformation(lambda _: optax.EmptyState(), scale))
+    return optax.chain(optax.scale_by_belief(), optax.GradientTransformation(init, scale))
 
 
 def mirrored(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -22,7 +22,7 @@ from flax import linen as nn
 from kipjax import checks
 from kipjax.core import implicit, linear_solve, linearize, losses, step_size, unroll
 from kipjax.methods import _pooled
-from kipjax.methods._pooled import Learned, PoolOptions, StepSizes
+from kipjax.methods._pooled import PoolOptions, StepSizes
 from kipjax.models import network
 from kipjax.types import Method, PyTree
 
@@ -141,7 +141,7 @@ def make(
     return _pooled.make(
         model,
         meta_gradient,
-        optimizer=_pooled.adabelief(Learned(learning_rate, learning_rate, 0.0)),
+        optimizer=_pooled.adabelief(learning_rate),
         learned=_pooled.check_learned(where, x=learn_images, y=learn_labels),
         options=PoolOptions(pool_size, pool_max_age, pool_steps, pool_learning_rate),
         flip=flip,

@@ -211,7 +211,7 @@ def make(
     return _pooled.make(
         model,
         meta_gradient,
-        optimizer=_pooled.adabelief(Learned(learning_rate, learning_rate, temperature_rate)),
+        optimizer=_pooled.adabelief(learning_rate, temperature_rate),
         learned=(*names, "log_temp") if loss == "platt" else names,
         options=PoolOptions(pool_size, pool_max_age, pool_steps, pool_learning_rate, pool_batch_size),
         flip=flip,

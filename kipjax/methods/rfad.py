@@ -141,7 +141,7 @@ def make(
         checks.same_length("rfad.init", "x", distilled0.x, "y", distilled0.y)
         x, y = (jnp.array(a, jnp.result_type(a, jnp.float32)) for a in distilled0[:2])  # copies: a state may be donated
         transform = jnp.eye(x[0].size, dtype=x.dtype) if learn_transform else None
-        start = Learned(x, y, transform, jnp.zeros((), x.dtype))
+        start: Any = Learned(x, y, transform, jnp.zeros((), x.dtype))
         return State(start, optimizer.init(start))
 
     def step(key, state, batch):

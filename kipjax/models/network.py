@@ -52,7 +52,7 @@ def init(model: nn.Module, key: jax.Array, x: jax.Array) -> dict[str, PyTree]:
     return variables
 
 
-def forward(model: nn.Module, variables: dict[str, PyTree], x: jax.Array) -> tuple[jax.Array, jax.Array]:
+def forward(model: nn.Module, variables: dict[str, PyTree], x: jax.Array) -> Any:
     """``(logits [n, k], features [n, p])`` with the running statistics, where the network has any."""
     return model.apply(variables, x, features=True)
 
