@@ -20,7 +20,7 @@ from absl.flags import FLAGS
 
 from experiments import build, cli, report, tables
 from kipjax import checks, data, kernels, models
-from kipjax.evaluation import PROTOCOLS, Result, Task, cross_arch, krr, train, transfer
+from kipjax.evaluation import PROTOCOLS, Result, Task, cross_arch, krr, protocols, train, transfer
 from kipjax.io import artifact as artifacts
 from kipjax.io import log
 
@@ -42,7 +42,7 @@ flags.DEFINE_list(
     f"Networks to train: NAME or NAME:NORM of {', '.join(models.names())}. Default: that of the protocol's paper, "
     f"{','.join(cross_arch.ARCHITECTURES)} (cross_arch).",
 )
-flags.DEFINE_enum("training", "rcig", sorted(train.NAMED), "cross_arch: the protocol to train by.")
+flags.DEFINE_enum("training", "rcig", sorted(protocols.NAMED), "cross_arch: the protocol to train by.")
 flags.DEFINE_integer("width", None, "Filters in the first layer of ConvNets. Default: the paper's.", lower_bound=1)
 flags.DEFINE_integer("depth", None, "Blocks of ConvNets. Default: 3, more for images above 32 pixels.", lower_bound=1)
 flags.DEFINE_integer("parallel", 0, "Networks trained at once; 0 for one on CPU and all elsewhere.", lower_bound=0)
@@ -129,13 +129,13 @@ def _training():
     """The name of the protocol that networks are trained by; nothing for kernels."""
     if FLAGS.protocol == "cross_arch":
         return FLAGS.training
-    return FLAGS.protocol if FLAGS.protocol in train.NAMED else ""
+    return FLAGS.protocol if FLAGS.protocol in protocols.NAMED else ""
 
 
 def _protocol(made, task):
     """That protocol with its settings for this set."""
     ipc = math.ceil(len(made.distilled.x) / task.num_classes)
-    return train.named(_training(), dataset=task.name, ipc=ipc)
+    return protocols.named(_training(), dataset=task.name, ipc=ipc)
 
 
 def _network(name, protocol, task):
@@ -196,7 +196,7 @@ def _trained(made, task, results):
 
 
 def _description(made, task):
-    return train.describe(_protocol(made, task), len(made.distilled.x))
+    return protocols.describe(_protocol(made, task), len(made.distilled.x))
 
 
 def _matrix(scored):

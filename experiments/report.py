@@ -10,7 +10,7 @@ import numpy as np
 
 from experiments import build
 from kipjax import data, kernels
-from kipjax.evaluation import Result, krr, train
+from kipjax.evaluation import Result, krr, protocols, train
 from kipjax.io import artifact as artifacts
 from kipjax.io import log, plots
 
@@ -117,8 +117,8 @@ def _protocol(config, experiment, size):
     if not build.trains_networks(config):
         return "kernel ridge regression"
     ipc = math.ceil(size / experiment.task.num_classes)
-    protocol = train.named(config.evaluation.protocol, dataset=experiment.task.name, ipc=ipc)
-    return f"networks trained by {train.describe(protocol, size)}"
+    protocol = protocols.named(config.evaluation.protocol, dataset=experiment.task.name, ipc=ipc)
+    return f"networks trained by {protocols.describe(protocol, size)}"
 
 
 def table(results: list[Result], test_size: int, *, by: str = "kernel ridge regression") -> str:

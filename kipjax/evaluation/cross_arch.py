@@ -11,8 +11,8 @@ from flax import linen as nn
 
 from kipjax import checks
 from kipjax.evaluation import train
-from kipjax.evaluation.protocol import Result, Task
-from kipjax.evaluation.train import Protocol
+from kipjax.evaluation.protocols import Protocol
+from kipjax.evaluation.result import Result, Task
 from kipjax.evaluation.transfer import table
 from kipjax.types import Distilled
 
@@ -38,7 +38,7 @@ def evaluate(
       distilled: the set.
       task: the data set in the same space.
       models: flax modules by name.
-      protocol: the name of one in ``train.NAMED``, or any ``train.Protocol``.
+      protocol: the name of one in ``protocols.NAMED``, or any ``protocols.Protocol``.
       key: draws the random subsets, the same for every model, and the networks.
       seeds: networks of each kind, and random subsets.
       **options: of ``train.evaluate``.

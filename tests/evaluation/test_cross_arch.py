@@ -4,7 +4,7 @@ import jax
 import pytest
 
 from kipjax import checks
-from kipjax.evaluation import PROTOCOLS, cross_arch, krr, train
+from kipjax.evaluation import PROTOCOLS, cross_arch, krr, protocols, train
 from tests.evaluation.test_train import QUICK, Linear, task
 from tests.reference.networks import Small
 
@@ -44,7 +44,7 @@ def test_networks_by_name_fit_the_task():
         train.build("convnet", flat)
     with pytest.raises(checks.InputError, match="name is 'resnet'; choose one of convnet"):
         train.build("resnet", parts)
-    for name in (*cross_arch.ARCHITECTURES, *(protocol.model for protocol in train.NAMED.values())):
+    for name in (*cross_arch.ARCHITECTURES, *(protocol.model for protocol in protocols.NAMED.values())):
         assert train.build(name, wide).num_classes == 3
 
 
@@ -57,8 +57,8 @@ def test_the_papers_network_is_trained_unless_another_is_given(monkeypatch, name
         return Linear(3)
 
     monkeypatch.setattr(train, "build", record)
-    parts, quick = task(), {"epochs": 1} if train.NAMED[name].epochs else {"steps": 1}
-    protocol = train.NAMED[name]._replace(augment=("none", "none"), **quick)
+    parts, quick = task(), {"epochs": 1} if protocols.NAMED[name].epochs else {"steps": 1}
+    protocol = protocols.NAMED[name]._replace(augment=("none", "none"), **quick)
     results = train.evaluate(krr.subset(jax.random.key(0), parts, 6), parts, protocol=protocol, seeds=1, subset_seeds=0)
     paper = {"rcig": ("convnet", {}), "rfad": ("rfad_convnet", {"width": 1024}), "dsa": ("dc_convnet", {})}
     assert asked == [paper[name]] and results[0].model == paper[name][0]

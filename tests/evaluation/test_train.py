@@ -7,11 +7,11 @@ import pytest
 from flax import linen as nn
 
 from kipjax import checks
-from kipjax.evaluation import PROTOCOLS, Task, krr, train
+from kipjax.evaluation import PROTOCOLS, Task, krr, protocols, train
 from kipjax.types import Batch, Distilled
 from tests.reference.networks import Small
 
-SGD = train.Protocol("sgd", steps=3, optimizer="sgd", learning_rate=0.1, loss="half_squares")
+SGD = protocols.Protocol("sgd", steps=3, optimizer="sgd", learning_rate=0.1, loss="half_squares")
 
 
 class Linear(nn.Module):
@@ -110,21 +110,22 @@ FACTS = {
         "batch_size": 256,
         "epochs": 1001,
     },
-    "dm": dict(train.NAMED["dsa"]._asdict(), name="dm"),
-    "mtt": dict(train.NAMED["dsa"]._asdict(), name="mtt", learned_rate=True),
+    "dm": dict(protocols.NAMED["dsa"]._asdict(), name="dm"),
+    "mtt": dict(protocols.NAMED["dsa"]._asdict(), name="mtt", learned_rate=True),
 }
 
 
 @pytest.mark.parametrize("name", FACTS)
 def test_the_table_has_the_papers_numbers(name):
-    protocol = train.NAMED[name]._asdict()
+    protocol = protocols.NAMED[name]._asdict()
     assert {field: protocol[field] for field in FACTS[name]} == FACTS[name]
     assert protocol["name"] == name and PROTOCOLS[name].keywords == {"protocol": name}
 
 
 def test_the_number_of_steps_follows_the_size_of_the_set():
     counts = {
-        name: [train.steps(train.NAMED[name], m) for m in (10, 100, 200, 500, 1000, 5000)] for name in train.NAMED
+        name: [protocols.steps(protocols.NAMED[name], m) for m in (10, 100, 200, 500, 1000, 5000)]
+        for name in protocols.NAMED
     }
     assert counts["rcig"] == counts["rcig_aug"] == [1000, 2000, 2000, 2000, 2000, 2000]
     assert counts["frepo"] == [1000, 2000, 20_000, 5000, 10_000, 40_000]
@@ -135,35 +136,35 @@ def test_the_number_of_steps_follows_the_size_of_the_set():
 
 @pytest.mark.parametrize(("name", "size", "total"), [("rcig", 10, 1000), ("rcig", 100, 2000), ("frepo", 500, 5000)])
 def test_the_rate_rises_for_500_steps_and_falls_to_a_hundredth_along_a_cosine(name, size, total):
-    protocol = train.NAMED[name]
+    protocol = protocols.NAMED[name]
     at = np.array([0, 1, 250, 499, 500, 700, total - 1, total])
     fall = 0.01 + 0.99 * 0.5 * (1 + np.cos(np.pi * (at - 500) / (total - 500)))
     expected = protocol.learning_rate * np.where(at < 500, at / 500, fall)
-    rate = train.schedule(protocol, size)
+    rate = protocols.schedule(protocol, size)
     np.testing.assert_allclose([rate(step) for step in at], expected, rtol=1e-4, atol=1e-12)
 
 
 @pytest.mark.parametrize(("name", "size", "last"), [("dc", 10, 151), ("dc", 500, 303), ("dsa", 10, 501)])
 def test_the_rate_drops_after_epoch_half_plus_one(name, size, last):
     """The programs count epochs 0 .. E and divide the rate by ten at the end of epoch E // 2 + 1."""
-    rate = train.schedule(train.NAMED[name], size)
+    rate = protocols.schedule(protocols.NAMED[name], size)
     np.testing.assert_allclose([rate(0), rate(last), rate(last + 1)], [0.01, 0.01, 0.001], rtol=1e-6)
 
 
 def test_settings_that_depend_on_the_data_set():
     def settings(dataset, ipc):
-        protocol = train.named("rfad", dataset=dataset, ipc=ipc)
+        protocol = protocols.named("rfad", dataset=dataset, ipc=ipc)
         return protocol.learning_rate, protocol.label_scale, protocol.weight_decay
 
     assert settings("mnist", 1) == settings("digits", 1) == (1e-3, 8, 1e-3)
     assert settings("cifar10", 10) == (1e-3, 2, 0) and settings("svhn", 1) == (1e-3, 16, 0)
     assert settings("fashion_mnist", 5) == (1e-2, 8, 1e-3) and settings("cifar100", 50) == (1e-1, 2, 0)
-    assert train.named("dc", dataset="mnist")[:5] == train.NAMED["dc"]._replace(epochs=1001)[:5]
-    assert train.named("dc", dataset="mnist").augment[0] == "crop_scale_rotate"
-    assert train.named("dc", dataset="fashion_mnist") == train.NAMED["dc"]
+    assert protocols.named("dc", dataset="mnist")[:5] == protocols.NAMED["dc"]._replace(epochs=1001)[:5]
+    assert protocols.named("dc", dataset="mnist").augment[0] == "crop_scale_rotate"
+    assert protocols.named("dc", dataset="fashion_mnist") == protocols.NAMED["dc"]
     for name in ("dsa", "dm", "mtt"):
         assert [
-            "flip" in train.named(name, dataset=d).augment[0] for d in ("svhn", "tfds:svhn_cropped", "cifar10")
+            "flip" in protocols.named(name, dataset=d).augment[0] for d in ("svhn", "tfds:svhn_cropped", "cifar10")
         ] == [
             False,
             False,
@@ -192,9 +193,9 @@ def test_images_are_augmented_by_their_channels_with_fresh_numbers_at_each_step(
 
         return change
 
-    monkeypatch.setitem(train.AUGMENTS, style, record)
+    monkeypatch.setitem(protocols.AUGMENTS, style, record)
     for channels in (1, 3):
-        protocol = train.NAMED[name]._replace(epochs=4 if train.NAMED[name].epochs else 0, patience=0)
+        protocol = protocols.NAMED[name]._replace(epochs=4 if protocols.NAMED[name].epochs else 0, patience=0)
         protocol = protocol if protocol.epochs else protocol._replace(steps=4)
         jax.block_until_ready(
             train.fit(
@@ -210,7 +211,7 @@ def test_images_are_augmented_by_their_channels_with_fresh_numbers_at_each_step(
 
 def test_adam_with_warm_up_and_cosine_equals_numpy():
     distilled = problem()
-    protocol = train.NAMED["rcig"]._replace(steps=6, warmup=2, learning_rate=0.1)
+    protocol = protocols.NAMED["rcig"]._replace(steps=6, warmup=2, learning_rate=0.1)
     rate = [0.0, 0.05] + [0.1 * (0.01 + 0.99 * 0.5 * (1 + np.cos(np.pi * t / 4))) for t in range(4)]
 
     def adam(step, gradient, value, memory):
@@ -228,7 +229,7 @@ def test_adam_with_warm_up_and_cosine_equals_numpy():
 def test_sgd_with_momentum_decay_and_drop_equals_numpy():
     """PyTorch's order: decay joins the gradient, the buffer is multiplied and added to; at the drop it starts anew."""
     distilled = problem()
-    protocol = train.NAMED["dc"]._replace(epochs=5, drop_epoch=3, learning_rate=0.5, weight_decay=0.1)
+    protocol = protocols.NAMED["dc"]._replace(epochs=5, drop_epoch=3, learning_rate=0.5, weight_decay=0.1)
 
     def sgd(step, gradient, value, buffer):
         buffer = gradient + 0.1 * value + (0.9 * buffer if step not in (0, 3) else 0)
@@ -247,7 +248,9 @@ def test_sgd_with_momentum_decay_and_drop_equals_numpy():
 def test_rfad_learns_the_change_of_the_network_and_decays_to_its_start():
     """``mean((f - f_0 - s y)^2) / s^2 + w |theta - theta_0|^2``: the differences take one path from any start."""
     distilled = problem()
-    protocol = train.NAMED["rfad"]._replace(steps=4, learning_rate=0.3, label_scale=2.0, weight_decay=0.05, patience=0)
+    protocol = protocols.NAMED["rfad"]._replace(
+        steps=4, learning_rate=0.3, label_scale=2.0, weight_decay=0.05, patience=0
+    )
 
     def sgd(step, gradient, value, buffer):
         buffer = gradient + 2 * 0.05 * value + (0.9 * buffer if step else 0)
@@ -267,14 +270,14 @@ def test_rfad_learns_the_change_of_the_network_and_decays_to_its_start():
 @pytest.mark.parametrize("scale", [1, 3])
 def test_the_two_half_losses_differ_by_the_number_of_classes(scale):
     outputs, y = jnp.arange(6.0).reshape(2, 3), scale * jnp.eye(3)[:2]
-    half, squares, mean = (float(train.LOSSES[name](outputs, y)) for name in ("half_mse", "half_squares", "mse"))
+    half, squares, mean = (float(protocols.LOSSES[name](outputs, y)) for name in ("half_mse", "half_squares", "mse"))
     expected = np.mean((np.asarray(outputs) - np.asarray(y)) ** 2)
     np.testing.assert_allclose([half, squares, mean], [expected / 2, 3 * expected / 2, expected], rtol=1e-6)
 
 
 def test_soft_cross_entropy_takes_probabilities_and_centred_labels_alike():
     outputs, y = jnp.array([[1.0, 2.0, 0.0]]), jnp.array([[0.2, 0.5, 0.3]])
-    loss = train.LOSSES["soft_cross_entropy"]
+    loss = protocols.LOSSES["soft_cross_entropy"]
     expected = -(np.asarray(y) * np.asarray(jax.nn.log_softmax(outputs))).sum()
     np.testing.assert_allclose([loss(outputs, y), loss(outputs, y - 1 / 3)], expected, rtol=1e-6)
 
@@ -322,7 +325,7 @@ def test_mirror_images_join_where_set_and_protocol_have_them():
 
 
 def test_the_learned_step_size_is_the_sets_own():
-    distilled, mtt = problem(), train.NAMED["mtt"]._replace(epochs=3, augment=("none", "none"))
+    distilled, mtt = problem(), protocols.NAMED["mtt"]._replace(epochs=3, augment=("none", "none"))
 
     def fit(lr, protocol):
         return head(train.fit(jax.random.key(0), Linear(), distilled._replace(lr=lr), protocol=protocol))
@@ -377,15 +380,15 @@ def test_no_test_image_decides_when_to_stop():
 
 # --- whole evaluations
 
-QUICK = train.NAMED["rcig"]._replace(steps=150, warmup=10, learning_rate=0.02)
+QUICK = protocols.NAMED["rcig"]._replace(steps=150, warmup=10, learning_rate=0.02)
 
 
 @pytest.mark.parametrize(
     "protocol",
     [
         QUICK,
-        train.NAMED["rfad"]._replace(steps=300, learning_rate=0.1, label_scale=1.0, validate_every=20),
-        train.NAMED["dc"]._replace(epochs=100, drop_epoch=60, learning_rate=0.1),
+        protocols.NAMED["rfad"]._replace(steps=300, learning_rate=0.1, label_scale=1.0, validate_every=20),
+        protocols.NAMED["dc"]._replace(epochs=100, drop_epoch=60, learning_rate=0.1),
     ],
     ids=lambda protocol: protocol.name,
 )
@@ -409,7 +412,7 @@ def test_training_on_real_images_learns_a_separable_problem(protocol):
 
 def test_a_fit_is_a_function_of_its_key_and_seeds_at_once_equal_seeds_in_turn():
     distilled = problem(m=8)
-    protocol = train.NAMED["rcig"]._replace(steps=5, warmup=1, learning_rate=0.01, batch_size=4)
+    protocol = protocols.NAMED["rcig"]._replace(steps=5, warmup=1, learning_rate=0.01, batch_size=4)
     fit = jax.jit(lambda key: train.fit(key, Small(2), distilled, protocol=protocol).variables["params"])
     keys = jax.random.split(jax.random.key(0), 2)
     first, again, other = fit(keys[0]), fit(keys[0]), fit(keys[1])
@@ -450,7 +453,10 @@ def test_random_subsets_go_through_the_same_protocol():
 
 def test_batch_norm_trains_on_batch_statistics_and_predicts_with_running_ones():
     parts = task()
-    some, protocol = krr.subset(jax.random.key(0), parts, 12), train.NAMED["dc"]._replace(epochs=60, learning_rate=0.1)
+    some, protocol = (
+        krr.subset(jax.random.key(0), parts, 12),
+        protocols.NAMED["dc"]._replace(epochs=60, learning_rate=0.1),
+    )
     model = Small(3, norm=True)
     trained = train.fit(jax.random.key(0), model, some, protocol=protocol)
     (moments,) = jax.tree.leaves(trained.variables["batch_stats"]["BatchNorm_0"]["mean"])
@@ -474,7 +480,7 @@ def test_predictions_do_not_depend_on_the_blocks(size):
 def test_errors_of_a_cross_entropy_are_those_of_its_probabilities():
     parts = task()
     some = krr.subset(jax.random.key(0), parts, 6)
-    protocol = train.NAMED["dc"]._replace(epochs=3)
+    protocol = protocols.NAMED["dc"]._replace(epochs=3)
     result = train.evaluate(some, parts, Linear(3), protocol=protocol, seeds=1, subset_seeds=0)[0]
     trained = train.fit(jax.random.key(9), Linear(3), some, protocol=protocol)
     p = np.asarray(jax.nn.softmax(train.predict(Linear(3), trained, parts.x_test, protocol=protocol)))
