@@ -6,7 +6,7 @@ import ml_collections
 
 from kipjax import checks, methods
 
-__all__ = ["base", "by_variant", "method"]
+__all__ = ["base", "by_variant", "method", "networks", "tiny_networks"]
 
 
 def base() -> ml_collections.ConfigDict:
@@ -18,14 +18,19 @@ def base() -> ml_collections.ConfigDict:
     - ``kernel``: ``name`` of ``kipjax.kernels.get``, ``kind`` "ntk" or "nngp", and its other arguments; or a tuple of
       such for a family of which each step draws one. ``learn_kernel`` names the arguments that are learned (on a
       logarithmic scale, so they stay positive).
-    - ``init``: where the distilled set starts: ``kind`` "real", "noise" or "class_means", ``ipc`` images per class.
+    - ``model``: for methods that differentiate through networks, ``name`` of ``kipjax.models.get`` and its arguments;
+      ``depth`` 0 means what the size of the images asks for.
+    - ``init``: where the distilled set starts: ``kind`` "real", "noise" or "class_means", ``ipc`` images per class;
+      ``scale`` of its labels; ``std`` of normal noise (0: uniform).
     - ``batch``: targets of a step: ``kind`` "class_balanced", "uniform", "per_class" or "all", and ``size``.
     - ``augment``: empty, or ``rotation`` (degrees), ``shift`` (fraction of the side), ``flip``, ``channel_shift``
       (pixel units) and ``fraction`` of the batch they are applied to.
     - ``steps`` in all; ``log_every`` steps are one compiled dispatch; test accuracy is reported every ``eval_every``
       steps (0: at the end only) and never used; a checkpoint every ``checkpoint_every`` steps.
-    - ``evaluation``: ``reg``, ``reg_unit``, ``seeds`` random subsets, ``full_size`` training points for the upper
-      baseline, ``block_size``, ``dtype``.
+    - ``evaluation``: by kernel ridge regression: ``reg``, ``reg_unit``, ``seeds`` random subsets, ``full_size``
+      training points for the upper baseline, ``block_size``, ``dtype``; by trained networks: ``protocol`` of
+      ``kipjax.evaluation.PROTOCOLS``, ``arch`` and its ``width`` (0: the paper's), ``seeds`` networks,
+      ``subset_seeds`` random subsets.
     """
     config = ml_collections.ConfigDict()
     config.seed = 0
@@ -35,7 +40,8 @@ def base() -> ml_collections.ConfigDict:
     config.kernel = ml_collections.ConfigDict({"name": "fc1", "kind": "ntk", "b_std": 0.1})
     config.learn_kernel = ()
     config.method = method("kip")
-    config.init = ml_collections.ConfigDict({"kind": "real", "ipc": 1})
+    config.model = ml_collections.ConfigDict({"name": "convnet", "depth": 0, "width": 128})
+    config.init = ml_collections.ConfigDict({"kind": "real", "ipc": 1, "scale": 1.0, "std": 0.0})
     config.batch = ml_collections.ConfigDict({"kind": "class_balanced", "size": 1000})
     config.augment = ml_collections.ConfigDict()
     config.steps = 1000
@@ -45,6 +51,30 @@ def base() -> ml_collections.ConfigDict:
     config.evaluation = ml_collections.ConfigDict(
         {"reg": 1e-6, "reg_unit": "trace", "seeds": 5, "full_size": 5000, "block_size": 2048, "dtype": "float64"}
     )
+    config.evaluation.update(protocol="rcig", arch="convnet", width=0, subset_seeds=5)
+    return config
+
+
+def networks(name: str) -> ml_collections.ConfigDict:
+    """The start of a config for a method that differentiates through networks: ``base`` with uniform batches."""
+    config = base()
+    config.method = method(name)
+    config.model.update(activation="relu", norm="none")
+    config.batch.kind = "uniform"
+    config.log_every, config.checkpoint_every = 50, 250
+    return config
+
+
+def tiny_networks(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """Makes such a config run in seconds: small networks, few of them, few steps."""
+    config.steps, config.log_every, config.checkpoint_every = 4, 2, 4
+    config.model.update(depth=1, width=2)
+    config.batch.size = 20
+    small = {"pool_size": 2, "pool_steps": 2, "networks": 2, "inner_steps": 2, "hessian_steps": 2}
+    small |= {"inner_step_size": 1e-3, "hessian_step_size": 1e-3}
+    config.method.update({name: value for name, value in small.items() if name in config.method})
+    config.evaluation.update(width=2, seeds=2, subset_seeds=2)
+    config.data.test_size = 50
     return config
 
 

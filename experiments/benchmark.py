@@ -27,6 +27,7 @@ import optax
 from absl import flags
 
 from configs.kip import fashion_mnist
+from configs.rcig import fashion_mnist as rcig_config
 from experiments import build, cli, trainer
 from kipjax import checks
 from kipjax.core import loop
@@ -217,6 +218,19 @@ def _operations(network, size=28) -> float:
     return total
 
 
+def _outer_steps(solve, width, aim) -> Row:
+    """RCIG with an exact solver against 20 + 20 Adam steps, whose step sizes are found before the timing."""
+
+    def steps(solve):
+        config = rcig_config.get_config("cpu")
+        config.model.width = width
+        config.method.solve = solve
+        return _scanned(build.experiment(config), max(1, FLAGS.steps // 10))
+
+    name = f"RCIG outer step, width {width}, 10 images, 256 targets, {solve} / adam"
+    return _compare(name, "ms/step", steps(solve), steps("adam"), aim)
+
+
 def import_time() -> Row:
     """``import kipjax`` against ``import jax``, each timed inside a fresh interpreter."""
 
@@ -238,6 +252,10 @@ ROWS: dict[str, Callable[[], Row]] = {
     "conv": conv_kernel,
     "conv_gradient": conv_gradient,
     "conv_bound": conv_bound,
+    "rcig_dense": functools.partial(_outer_steps, "dense", 32, "< 1000 ms, adam < 2500 ms"),
+    "rcig_cg": functools.partial(_outer_steps, "cg", 32, "reported"),
+    "rcig_dense_128": functools.partial(_outer_steps, "dense", 128, "reported"),
+    "rcig_cg_128": functools.partial(_outer_steps, "cg", 128, "reported"),
     "import": import_time,
 }
 

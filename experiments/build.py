@@ -8,12 +8,24 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from kipjax import checks, data, kernels, methods
+from kipjax import checks, data, kernels, methods, models
 from kipjax.core import labels
 from kipjax.evaluation import Task
 from kipjax.types import Distilled, Method, Preprocess, Sampler
 
-__all__ = ["Experiment", "augmentation", "experiment", "kernel", "kernel_name", "prepare", "sampler", "task"]
+__all__ = [
+    "Experiment",
+    "augmentation",
+    "experiment",
+    "kernel",
+    "kernel_name",
+    "kernel_spec",
+    "network",
+    "prepare",
+    "sampler",
+    "task",
+    "trains_networks",
+]
 
 
 class Experiment(NamedTuple):
@@ -31,13 +43,14 @@ def experiment(config: ml_collections.ConfigDict) -> Experiment:
     """Everything that a run needs, from its config. The starting set depends on ``config.seed`` alone."""
     dataset = data.load(config.data.name, data_dir=config.data.data_dir or None)
     preprocess = prepare(config, dataset)
-    parts = _tested_on(task(dataset, preprocess), config.data.test_size)
+    parts = _tested_on(task(dataset, preprocess), config.data.test_size)._replace(name=config.data.name)
     options = _options(config.method)
     if options.get("decay_steps") == -1:
         options["decay_steps"] = config.steps
     if len(config.augment):
         options["augment"] = augmentation(config.augment, preprocess)
-    method = _call("method", methods.METHODS, config.method.name, kernel(config, options), options)
+    first = network(config, parts) if trains_networks(config) else kernel(config, options)
+    method = _call("method", methods.METHODS, config.method.name, first, options)
     start = _start(config, parts)
     return Experiment(dataset, preprocess, parts, method, start, sampler(config.batch, parts))
 
@@ -52,6 +65,20 @@ def task(dataset: data.Dataset, preprocess: Preprocess) -> Task:
     """The data set in preprocessed space."""
     x_train, x_test = (data.preprocess.apply(preprocess, x) for x in (dataset.x_train, dataset.x_test))
     return Task(x_train, dataset.y_train, x_test, dataset.y_test, dataset.num_classes)
+
+
+def trains_networks(config: ml_collections.ConfigDict) -> bool:
+    """Whether the method differentiates through networks, not through a kernel."""
+    checks.one_of("config", "method.name", config.method.name, methods.METHODS)
+    return next(iter(inspect.signature(methods.METHODS[config.method.name]).parameters)) == "model"
+
+
+def network(config: ml_collections.ConfigDict, parts: Task):
+    """The network that ``config.model`` names; a ConvNet's depth 0 is what the size of the images asks for."""
+    options = _options(config.model)
+    if options.get("depth") == 0:
+        options["depth"] = models.depth_for(min(parts.x_train.shape[1:3]))
+    return models.get(config.model.name, num_classes=parts.num_classes, **options)
 
 
 def kernel(config: ml_collections.ConfigDict, options: dict[str, Any] | None = None):
@@ -145,10 +172,12 @@ def _start(config, parts):
     one = config.init.kind != "class_means" or config.init.ipc == 1
     checks.require(one, "config.init", f"ipc is {config.init.ipc}; class_means has one image per class, set ipc to 1")
     ipc, k = config.init.ipc, parts.num_classes
+    options = {"num_classes": k, "scale": config.init.scale}
+    std = config.init.std or None
     kinds = {
-        "real": lambda: data.initial.real(key, parts.x_train, parts.train_labels, ipc=ipc, num_classes=k),
-        "noise": lambda: data.initial.noise(key, parts.x_train.shape[1:], ipc=ipc, num_classes=k),
-        "class_means": lambda: data.initial.class_means(parts.x_train, parts.train_labels, num_classes=k),
+        "real": lambda: data.initial.real(key, parts.x_train, parts.train_labels, ipc=ipc, **options),
+        "noise": lambda: data.initial.noise(key, parts.x_train.shape[1:], ipc=ipc, std=std, **options),
+        "class_means": lambda: data.initial.class_means(parts.x_train, parts.train_labels, **options),
     }
     checks.one_of("config.init", "kind", config.init.kind, kinds)
     return jax.tree.map(jnp.asarray, kinds[config.init.kind]())

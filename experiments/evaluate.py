@@ -2,25 +2,32 @@
 
 python -m experiments.evaluate --artifact=RUN/distilled.npz --protocol=krr
 python -m experiments.evaluate --artifact=RUN1/distilled.npz,RUN2/distilled.npz --protocol=kernel_transfer --kernels=...
+python -m experiments.evaluate --artifact=RUN/distilled.npz --protocol=rcig --seeds=5
+python -m experiments.evaluate --artifact=RUN/distilled.npz --protocol=cross_arch --training=dsa --arch=convnet,mlp
 
 krr: kernel ridge regression with the kernel of the artifact, or with --kernels. kernel_transfer: a table of every
-artifact (rows) against every test kernel (columns). Only what the artifact holds is used: its images, labels and
-preprocessing.
+artifact (rows) against every test kernel (columns). rcig, frepo, dsa, ...: networks trained from scratch by the
+protocol of that paper. cross_arch: a table of artifacts against networks, all trained by --training. Only what the
+artifact holds is used: its images, labels and preprocessing.
 """
+
+import math
+from typing import NamedTuple
 
 import jax
 from absl import flags
 from absl.flags import FLAGS
 
-from experiments import build, cli, report
-from kipjax import checks, data, kernels
-from kipjax.evaluation import PROTOCOLS, krr, metrics, transfer
+from experiments import build, cli, report, tables
+from kipjax import checks, data, kernels, models
+from kipjax.evaluation import PROTOCOLS, Result, Task, cross_arch, krr, protocols, train, transfer
 from kipjax.io import artifact as artifacts
 from kipjax.io import log
 
 TRANSFER_KERNELS = ",".join(
     f"{name}{depth}:{get}" for get in ("ntk", "nngp") for name in ("fc", "conv") for depth in (1, 2, 3)
 )
+MATRICES = ("kernel_transfer", "cross_arch")
 
 flags.DEFINE_list("artifact", None, "Distilled sets (.npz), separated by commas.")
 flags.DEFINE_enum("protocol", "krr", sorted(PROTOCOLS), "How to score.")
@@ -29,56 +36,112 @@ flags.DEFINE_list(
     None,
     f"Test kernels: NAME, NAME:ntk or NAME:nngp. Default: the artifact's own (krr), {TRANSFER_KERNELS} (transfer).",
 )
-flags.DEFINE_integer("seeds", 5, "Random subsets of the same size to compare with.", lower_bound=1)
-flags.DEFINE_integer("seed", 0, "Draws the random subsets.")
-flags.DEFINE_integer("full_size", 5000, "krr: training images for the upper baseline; 0 for none.", lower_bound=0)
+flags.DEFINE_list(
+    "arch",
+    None,
+    f"Networks to train: NAME or NAME:NORM of {', '.join(models.names())}. Default: that of the protocol's paper, "
+    f"{','.join(cross_arch.ARCHITECTURES)} (cross_arch).",
+)
+flags.DEFINE_enum("training", "rcig", sorted(protocols.NAMED), "cross_arch: the protocol to train by.")
+flags.DEFINE_integer("width", None, "Filters in the first layer of ConvNets. Default: the paper's.", lower_bound=1)
+flags.DEFINE_integer("depth", None, "Blocks of ConvNets. Default: 3, more for images above 32 pixels.", lower_bound=1)
+flags.DEFINE_integer("parallel", 0, "Networks trained at once; 0 for one on CPU and all elsewhere.", lower_bound=0)
+flags.DEFINE_integer("seeds", 5, "Random subsets to compare with, and networks for each set.", lower_bound=1)
+flags.DEFINE_integer("seed", 0, "Draws the random subsets and the networks.")
+flags.DEFINE_integer(
+    "full_size",
+    None,
+    "Training images for the upper baseline; 0 for none. Default: 5000 for krr, else 0.",
+    lower_bound=0,
+)
 flags.DEFINE_integer("test_size", 0, "Test images to use, the first ones; 0 for all.", lower_bound=0)
 flags.DEFINE_float("reg", None, "Ridge. Default: that of the artifact's run, else 1e-6.", lower_bound=0.0)
 flags.DEFINE_enum("reg_unit", None, ("trace", "absolute"), "Unit of the ridge. Default: that of the run, else trace.")
 flags.DEFINE_enum("dtype", "float64", ("float32", "float64"), "Precision of kernels and solve.")
-flags.DEFINE_integer("block_size", 1000, "Test images per block of the kernel matrix.", lower_bound=1)
+flags.DEFINE_integer("block_size", 1000, "Test images at once in the kernel matrix or a network.", lower_bound=1)
 flags.DEFINE_string("data_dir", None, "Where the data set is, if not in a usual place.")
 flags.DEFINE_string("out", None, "Also write the results to this JSON file.")
 flags.mark_flag_as_required("artifact")
 
 
+class Scored(NamedTuple):
+    """One artifact, the task that it was scored on, and its results."""
+
+    path: str
+    made: artifacts.Artifact
+    task: Task
+    results: list[Result]
+
+
 def main() -> None:
-    sets = {path: artifacts.load(path) for path in FLAGS.artifact}
-    dataset, tasks = {}, {}
-    results = {}
-    for path, made in sets.items():
+    artifact = {path: artifacts.load(path) for path in FLAGS.artifact}
+    dataset, scored = {}, []
+    for path, made in artifact.items():
         name = made.meta.get("dataset", "")
         if name not in dataset:
             dataset[name] = _dataset(path, made)
         _compare_data(path, made, dataset[name])
-        tasks[path] = _first(build.task(dataset[name], made.preprocess), FLAGS.test_size)
-        results[path] = _score(made, tasks[path])
-    if FLAGS.protocol == "kernel_transfer":
-        _print_table({_row_name(path, sets): rows for path, rows in results.items()})
-    else:
-        for path, rows in results.items():
-            print(path)
-            print(report.table(rows, len(tasks[path].x_test)))
-        _print_sizes(list(results.values()))
+        task = _first(build.task(dataset[name], made.preprocess), FLAGS.test_size)._replace(name=name)
+        scored.append(Scored(path, made, task, _score(made, task)))
+    print(_matrix(scored) if FLAGS.protocol in MATRICES else _lines(scored))
     if FLAGS.out:
-        _write(results, {path: len(task.x_test) for path, task in tasks.items()})
+        _write(scored)
 
 
 def _score(made, task):
-    options = {name: FLAGS[name].value for name in ("seeds", "dtype", "block_size")}
+    options = {"key": jax.random.key(FLAGS.seed), "seeds": FLAGS.seeds, "block_size": FLAGS.block_size}
+    return (_score_networks if _training() else _score_kernels)(made, task, options)
+
+
+def _score_networks(made, task, options):
+    protocol = _protocol(made, task)
+    default = cross_arch.ARCHITECTURES if FLAGS.protocol == "cross_arch" else (protocol.model,)
+    return cross_arch.evaluate(
+        made.distilled,
+        task,
+        {name: _network(name, protocol, task) for name in FLAGS.arch or default},
+        protocol=protocol,
+        flip=bool(made.meta.get("config", {}).get("method", {}).get("flip", False)),
+        full_size=FLAGS.full_size or 0,
+        parallel=FLAGS.parallel,
+        **options,
+    )
+
+
+def _score_kernels(made, task, options):
     of_run = made.meta.get("config", {}).get("evaluation", {})
     for name, default in (("reg", 1e-6), ("reg_unit", "trace")):
         options[name] = of_run.get(name, default) if FLAGS[name].value is None else FLAGS[name].value
-    options["key"] = jax.random.key(FLAGS.seed)
+    options["dtype"] = FLAGS.dtype
     if FLAGS.protocol == "kernel_transfer":
         chosen = _kernels(FLAGS.kernels or TRANSFER_KERNELS.split(","), made)
         return transfer.evaluate(made.distilled, task, chosen, **options)
     chosen = _kernels(FLAGS.kernels, made) if FLAGS.kernels else dict([report.test_kernel(_spec(made))])
+    full_size = 5000 if FLAGS.full_size is None else FLAGS.full_size
     rows = [
-        krr.evaluate(made.distilled, task, fn, model=name, full_size=FLAGS.full_size, **options)
+        krr.evaluate(made.distilled, task, fn, model=name, full_size=full_size, **options)
         for name, fn in chosen.items()
     ]
     return [result for some in rows for result in some]
+
+
+def _training():
+    """The name of the protocol that networks are trained by; nothing for kernels."""
+    if FLAGS.protocol == "cross_arch":
+        return FLAGS.training
+    return FLAGS.protocol if FLAGS.protocol in protocols.NAMED else ""
+
+
+def _protocol(made, task):
+    """That protocol with its settings for this set."""
+    ipc = math.ceil(len(made.distilled.x) / task.num_classes)
+    return protocols.named(_training(), dataset=task.name, ipc=ipc)
+
+
+def _network(name, protocol, task):
+    width = FLAGS.width or (protocol.width if name == protocol.model else 0)
+    options = {"width": width, "depth": FLAGS.depth}
+    return train.build(name, task, **{option: value for option, value in options.items() if value})
 
 
 def _spec(made):
@@ -118,45 +181,57 @@ def _first(task, size):
     return task._replace(x_test=task.x_test[:size], test_labels=task.test_labels[:size]) if size else task
 
 
-def _row_name(path, sets):
-    """The training kernel, with the file where two artifacts share it."""
-    names = {p: build.kernel_name(made.meta.get("kernel") or {"name": "?"}) for p, made in sets.items()}
-    shared = list(names.values()).count(names[path]) > 1
-    return f"{names[path]} ({path})" if shared else names[path]
+def _lines(scored):
+    text = []
+    for path, made, task, results in scored:
+        table = _trained(made, task, results) if _training() else report.table(results, len(task.x_test))
+        text += [path, table]
+    found = tables.sizes([one.results for one in scored])
+    return "\n".join([*text, found] if found else text)
 
 
-def _print_table(results):
-    rows, columns, cells = transfer.table(results)
-    text = [[_cell(summary) for summary in line] for line in cells]
-    width = max(len("trained with"), *(len(row) for row in rows))
-    print("test accuracy in %, kernel ridge regression; rows: training kernel, columns: test kernel")
-    print("  ".join([f"{'trained with':<{width}}", *(f"{column:>13}" for column in columns)]))
-    for row, line in zip(rows, text):
-        print("  ".join([f"{row:<{width}}", *(f"{cell:>13}" for cell in line)]))
-    print(f"distilled sets: n=1; random subsets: mean ± standard deviation, n={FLAGS.seeds}")
+def _trained(made, task, results):
+    caption = f"test accuracy of trained networks on {len(task.x_test)} test images"
+    return f"{caption}\n  {_description(made, task)}\n{tables.lines(results)}"
 
 
-def _cell(summary):
-    if summary is None:
-        return "-"
-    return f"{100 * summary.mean:.2f}" + (f" ± {100 * summary.std:.2f}" if summary.n > 1 else "")
+def _description(made, task):
+    return protocols.describe(_protocol(made, task), len(made.distilled.x))
 
 
-def _print_sizes(results):
-    """d_A over artifacts of several sizes: the fewest distilled images that reach A percent of full accuracy."""
-    scored = [(rows[0].size, rows[0].approximation.distillation_ratio) for rows in results if rows[0].approximation]
-    if len({size for size, _ in scored}) > 1:
-        sizes, ratios = zip(*sorted(scored))
-        found = {percent: metrics.distillation_size(sizes, ratios, percent) for percent in (80, 90, 95, 99)}
-        print("A% distillation size: " + ", ".join(f"d_{a} = {m or 'not reached'}" for a, m in found.items()))
+def _matrix(scored):
+    if FLAGS.protocol == "kernel_transfer":
+        caption = ["test accuracy in %, kernel ridge regression; rows: training kernel, columns: test kernel"]
+    else:
+        caption = ["test accuracy in %, trained networks; rows: method, columns: network"]
+        caption += dict.fromkeys(_description(made, task) for _, made, task, _ in scored)
+    body = tables.matrix({_row_name(one, scored): one.results for one in scored})
+    networks = FLAGS.seeds if _training() else 1
+    return "\n".join(
+        [*caption, body, f"distilled sets: n={networks}; random subsets: n={FLAGS.seeds}; mean ± standard deviation"]
+    )
 
 
-def _write(results, test_sizes):
-    rows = [
-        {"artifact": path, "protocol": FLAGS.protocol, "test_size": test_sizes[path], **report.as_dict(result)}
-        for path, some in results.items()
-        for result in some
-    ]
+def _row_name(one, scored):
+    """The training kernel or the method, with the file where two artifacts share it."""
+    names = [_origin(other.made.meta) for other in scored]
+    name = _origin(one.made.meta)
+    return f"{name} ({one.path})" if names.count(name) > 1 else name
+
+
+def _origin(meta):
+    if FLAGS.protocol == "kernel_transfer":
+        return build.kernel_name(meta.get("kernel") or {"name": "?"})
+    return str(meta.get("method", "?"))
+
+
+def _write(scored):
+    rows = []
+    for path, made, task, results in scored:
+        start = {"artifact": path, "protocol": FLAGS.protocol, "test_size": len(task.x_test)}
+        if _training():
+            start["training"] = _protocol(made, task)._asdict()
+        rows += [start | report.as_dict(result) for result in results]
     log.write_json(FLAGS.out, rows)
     print(f"results   {FLAGS.out}")
 

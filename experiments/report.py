@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 import os
 
 import jax
@@ -9,7 +10,7 @@ import numpy as np
 
 from experiments import build
 from kipjax import data, kernels
-from kipjax.evaluation import Result, krr
+from kipjax.evaluation import Result, krr, protocols, train
 from kipjax.io import artifact as artifacts
 from kipjax.io import log, plots
 
@@ -22,7 +23,7 @@ def artifact(config, experiment: build.Experiment, state) -> artifacts.Artifact:
     made = jax.device_get(experiment.method.distilled(state))
     meta = {
         "method": config.method.name,
-        "kernel": build.kernel_spec(config, getattr(state, "kernel_params", None)),
+        **_through(config, state),
         "label_convention": "learned" if _learned_labels(experiment, made) else "centered one-hot",
         "dataset": config.data.name,
         "data_fingerprint": fingerprint(dataset),
@@ -33,6 +34,13 @@ def artifact(config, experiment: build.Experiment, state) -> artifacts.Artifact:
         "config": config.to_dict(),
     }
     return artifacts.Artifact(made, experiment.preprocess, meta)
+
+
+def _through(config, state):
+    """What the set was distilled through: a kernel or a network."""
+    if build.trains_networks(config):
+        return {"model": config.model.to_dict()}
+    return {"kernel": build.kernel_spec(config, getattr(state, "kernel_params", None))}
 
 
 def fingerprint(dataset: data.Dataset) -> str:
@@ -57,18 +65,41 @@ def _kernel(spec):
 
 
 def evaluate(config, experiment: build.Experiment, made: artifacts.Artifact) -> list[Result]:
-    """Test results of the set, of random subsets of its size and of the training set, by its own kernel."""
-    name, kernel_fn = test_kernel(made.meta["kernel"])
+    """Test results of the set and of random subsets of its size: by its own kernel, or by networks trained on them."""
     key = jax.random.key(config.seed + 1)
-    return krr.evaluate(made.distilled, experiment.task, kernel_fn, model=name, key=key, **config.evaluation)
+    if build.trains_networks(config):
+        return _trained(config, experiment, made.distilled, key=key, **_seeds(config))
+    name, kernel_fn = test_kernel(made.meta["kernel"])
+    return krr.evaluate(made.distilled, experiment.task, kernel_fn, model=name, key=key, **_kernel_options(config))
+
+
+def _trained(config, experiment, made, **options):
+    evaluation = config.evaluation
+    width = {"width": evaluation.width} if evaluation.width else {}
+    model = train.build(evaluation.arch, experiment.task, **width)
+    flip = bool(config.method.get("flip", False))
+    return train.evaluate(
+        made, experiment.task, model, protocol=evaluation.protocol, name=evaluation.arch, flip=flip, **options
+    )
+
+
+def _seeds(config):
+    return {"seeds": config.evaluation.seeds, "subset_seeds": config.evaluation.subset_seeds}
+
+
+def _kernel_options(config):
+    names = ("reg", "reg_unit", "seeds", "full_size", "block_size", "dtype")
+    return {name: config.evaluation[name] for name in names}
 
 
 def test_accuracy(config, experiment: build.Experiment, state) -> float:
     """Test accuracy in 0..1 on the way; reported, never used."""
+    made, task = experiment.method.distilled(state), experiment.task
+    if build.trains_networks(config):
+        return _trained(config, experiment, made, seeds=1, subset_seeds=0)[0].accuracies[0]
     _, kernel_fn = test_kernel(build.kernel_spec(config, getattr(state, "kernel_params", None)))
-    options = {name: value for name, value in config.evaluation.items() if name not in ("seeds", "full_size")}
-    task = experiment.task
-    return krr.score(kernel_fn, experiment.method.distilled(state), task.x_test, task.test_labels, **options).accuracy
+    options = {name: v for name, v in _kernel_options(config).items() if name not in ("seeds", "full_size")}
+    return krr.score(kernel_fn, made, task.x_test, task.test_labels, **options).accuracy
 
 
 def as_dict(result: Result) -> dict:
@@ -81,9 +112,18 @@ def as_dict(result: Result) -> dict:
     }
 
 
-def table(results: list[Result], test_size: int) -> str:
+def _protocol(config, experiment, size):
+    """How the set is scored, in words."""
+    if not build.trains_networks(config):
+        return "kernel ridge regression"
+    ipc = math.ceil(size / experiment.task.num_classes)
+    protocol = protocols.named(config.evaluation.protocol, dataset=experiment.task.name, ipc=ipc)
+    return f"networks trained by {protocols.describe(protocol, size)}"
+
+
+def table(results: list[Result], test_size: int, *, by: str = "kernel ridge regression") -> str:
     """The results as lines of text, each with mean, standard deviation and n."""
-    lines = [f"test accuracy by kernel ridge regression on {test_size} test images"]
+    lines = [f"test accuracy by {by} on {test_size} test images"]
     width = max(len(f"{r.trained_on}, {r.size} images") for r in results)
     for r in results:
         lines.append(f"  {f'{r.trained_on}, {r.size} images':<{width}}  {r.model:<10}  {r.accuracy.percent()}")
@@ -103,16 +143,18 @@ def write(workdir: str, made: artifacts.Artifact, experiment: build.Experiment, 
     artifacts.save(path, made)
     pictures = _pictures(workdir, made, experiment)
     results = evaluate(config, experiment, made)
+    by = _protocol(config, experiment, len(made.distilled.x))
     log.write_json(
         os.path.join(workdir, "summary.json"),
         {
             "results": [as_dict(result) for result in results],
+            "protocol": by,
             "seconds": seconds,
             "device": jax.devices()[0].device_kind,
             "versions": artifacts.load(path).meta["versions"],
         },
     )
-    print(table(results, len(experiment.task.x_test)))
+    print(table(results, len(experiment.task.x_test), by=by))
     print(f"artifact  {path}")
     for picture in pictures:
         print(f"picture   {picture}")

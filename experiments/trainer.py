@@ -92,6 +92,8 @@ def train(config, experiment: build.Experiment, workdir: str, *, resume: bool, c
 
 def _announce(config, experiment):
     """What a matrix of the targets' kernel will take, where that may be long; refused if memory does not suffice."""
+    if build.trains_networks(config):
+        return
     name, kernel_fn = report.test_kernel(build.kernel_spec(config))
     targets, support = jax.eval_shape(experiment.sample, jax.random.key(0)).x, experiment.start.x
     pixel_pairs = len(support) * targets.shape[0] * math.prod(support.shape[1:3]) ** 2

@@ -1,6 +1,6 @@
 """kipjax: dataset distillation in JAX, all methods of the field behind one small contract.
 
-Importing it is cheap: ``kipjax.core``, ``kernels``, ``data``, ``io``, ``methods`` and ``evaluation`` load
+Importing it is cheap: ``kipjax.core``, ``kernels``, ``data``, ``io``, ``methods``, ``models`` and ``evaluation`` load
 when they are first used. ``kipjax.load(path)`` and ``kipjax.save(path, artifact)`` read and write distilled sets.
 """
 
@@ -12,7 +12,7 @@ from kipjax.kernels import _neural_tangents
 from kipjax.types import Batch, Distilled, Method
 
 if TYPE_CHECKING:
-    from kipjax import core, data, evaluation, io, kernels, methods
+    from kipjax import core, data, evaluation, io, kernels, methods, models
     from kipjax.io.artifact import load, save
 
 __all__ = [
@@ -26,10 +26,11 @@ __all__ = [
     "kernels",
     "load",
     "methods",
+    "models",
     "save",
 ]
 
-_SUBMODULES = ("core", "data", "evaluation", "io", "kernels", "methods")
+_SUBMODULES = ("core", "data", "evaluation", "io", "kernels", "methods", "models")
 
 try:
     __version__ = metadata.version("kipjax")

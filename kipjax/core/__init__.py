@@ -1,5 +1,29 @@
 """Formulas only: pure functions of arrays, without flags, models, data sets or files."""
 
-from kipjax.core import krr, labels, loop, losses, precision
+from kipjax.core import (
+    implicit,
+    krr,
+    labels,
+    linear_solve,
+    linearize,
+    loop,
+    losses,
+    pool,
+    precision,
+    step_size,
+    unroll,
+)
 
-__all__ = ["krr", "labels", "loop", "losses", "precision"]
+__all__ = [
+    "implicit",
+    "krr",
+    "labels",
+    "linear_solve",
+    "linearize",
+    "loop",
+    "losses",
+    "pool",
+    "precision",
+    "step_size",
+    "unroll",
+]

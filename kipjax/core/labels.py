@@ -6,7 +6,7 @@ import numpy as np
 
 from kipjax import checks
 
-__all__ = ["center", "classes", "one_hot"]
+__all__ = ["center", "classes", "margin", "one_hot"]
 
 
 def one_hot(
@@ -47,3 +47,12 @@ def center(y: jax.Array) -> jax.Array:
 def classes(y: jax.Array) -> jax.Array:
     """The class ``[n]`` of each row of targets or predictions ``[n, k]``: the first largest entry."""
     return jnp.argmax(y, axis=-1)
+
+
+def margin(y: jax.Array, cap: float) -> jax.Array:
+    """Mean ``[]`` over rows of ``y [m, k]`` of the largest entry minus the second, each counted up to ``cap``.
+
+    RCIG and FRePo subtract it from their loss, which keeps learned labels apart; it is in their programs alone.
+    """
+    top = jax.lax.top_k(y, 2)[0]
+    return jnp.mean(jnp.minimum(top[:, 0] - top[:, 1], cap))

@@ -6,7 +6,7 @@ import optax
 
 from kipjax import checks
 
-__all__ = ["accuracy", "cross_entropy", "mse"]
+__all__ = ["accuracy", "cross_entropy", "mse", "platt"]
 
 
 def mse(predictions: jax.Array, targets: jax.Array) -> jax.Array:
@@ -30,6 +30,20 @@ def cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
         return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, targets))
     _check("losses.cross_entropy", logits, targets)
     return jnp.mean(optax.softmax_cross_entropy(logits, targets))
+
+
+def platt(predictions: jax.Array, targets: jax.Array, log_temp: jax.Array) -> jax.Array:
+    """``cross_entropy(exp(log_temp) predictions, targets)``: Platt scaling with a learned scale.
+
+    Ridge regression on centred one-hot targets predicts values far too close to zero to be logits; the scale, at least
+    zero because it is an exponential, mends that (arXiv:2302.06755, section 3.3; arXiv:2210.12067).
+
+    Args:
+      predictions: ``[n, k]``.
+      targets: ``[n, k]`` class probabilities or ``[n]`` integer classes, as in ``cross_entropy``.
+      log_temp: ``[]``.
+    """
+    return cross_entropy(jnp.exp(log_temp) * predictions, targets)
 
 
 def accuracy(predictions: jax.Array, targets: jax.Array) -> jax.Array:

@@ -1,12 +1,13 @@
 """Data: sources, preprocessing, samplers, starting sets, augmentation. Importing it loads no data-set library."""
 
-from kipjax.data import augment, draw, initial, preprocess, samplers, sources
+from kipjax.data import augment, diffaug, draw, initial, preprocess, samplers, sources
 from kipjax.data.sources import KNOWN, Dataset, from_arrays, load
 
 __all__ = [
     "KNOWN",
     "Dataset",
     "augment",
+    "diffaug",
     "draw",
     "from_arrays",
     "initial",

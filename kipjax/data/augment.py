@@ -1,21 +1,47 @@
-"""Random changes of target images inside jit: ``augment(key, x [b, h, w, c]) -> x``.
+"""Random changes of images inside jit: ``augment(key, x [b, h, w, c]) -> x``.
 
-The ranges and conventions are those of Keras's ImageDataGenerator, which the KIP notebook uses (arXiv:2011.00050,
-section 3.1): bilinear interpolation, pixels outside the image repeat its edge. Rotations, shifts and flips mix pixels
-with weights that sum to one, so they commute with channel standardisation and act directly in preprocessed space; for
-ZCA, and for pixel units, wrap with ``in_pixel_space``.
+Two published sets share this form, bilinear interpolation, and pixels outside the image that repeat its edge:
+
+- that of Keras's ImageDataGenerator, which the KIP notebook uses on target images (arXiv:2011.00050, section 3.1):
+  ``warp``, ``rotate``, ``shift``, ``flip``, ``channel_shift``, one after the other by ``compose``;
+- that with which FRePo (arXiv:2206.00719) and RCIG train networks on a distilled set: ``color``, ``crop``, ``cutout``,
+  ``flip``, ``rotate`` and ``translate``, of which ``strategy`` draws one.
+
+Rotations, shifts, crops and flips mix pixels with weights that sum to one, so they commute with channel standardisation
+and act directly in preprocessed space; for ZCA, and for pixel units, wrap with ``in_pixel_space``. The colour changes
+and the cutouts of the second set are meant for preprocessed space. DSA's own set is in ``diffaug``.
 """
 
+import functools
+import math
 from collections.abc import Callable
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from kipjax import checks
-from kipjax.data import draw, preprocess
+from kipjax.data import _transform, draw, preprocess
+from kipjax.data._transform import Recipe, Transform, below, between
 from kipjax.types import Preprocess
 
-__all__ = ["Augment", "channel_shift", "compose", "flip", "in_pixel_space", "on_fraction", "rotate", "shift", "warp"]
+__all__ = [
+    "Augment",
+    "channel_shift",
+    "color",
+    "compose",
+    "crop",
+    "cutout",
+    "flip",
+    "in_pixel_space",
+    "on_fraction",
+    "rotate",
+    "shift",
+    "strategy",
+    "translate",
+    "warp",
+]
 
 Augment = Callable[[jax.Array, jax.Array], jax.Array]
 """``augment(key, x [b, h, w, c]) -> x [b, h, w, c]``, every image changed on its own."""
@@ -45,17 +71,7 @@ def warp(*, max_degrees: float = 0.0, height: float = 0.0, width: float = 0.0) -
     checks.within("augment.warp", "height", height, 0.0, 1.0)
     checks.within("augment.warp", "width", width, 0.0, 1.0)
 
-    def augment(key: jax.Array, x: jax.Array) -> jax.Array:
-        x = _images("augment.warp", x)
-        unit = jax.random.uniform(key, (3, x.shape[0]), x.dtype, -1.0, 1.0)
-        ranges = jnp.array([max_degrees * jnp.pi / 180, height * x.shape[1], width * x.shape[2]], x.dtype)
-        angle, down, right = unit * ranges[:, None]
-        # The branch is there for its side effect: what it returns is computed once. Without it XLA repeats the gathers
-        # in every operation that reads the result (6000 x 28 x 28 on a CPU: 360 ms with channel_shift, instead of 20).
-        moved = jnp.any((angle != 0) | (down != 0) | (right != 0))
-        return jax.lax.cond(moved, lambda: _interpolate(x, *_sources(x, angle, down, right)), lambda: x)
-
-    return augment
+    return _augment("augment.warp", functools.partial(_warp, max_degrees=max_degrees, height=height, width=width))
 
 
 def rotate(max_degrees: float = 10.0) -> Augment:
@@ -79,12 +95,7 @@ def flip(probability: float = 0.5) -> Augment:
     """
     checks.within("augment.flip", "probability", probability, 0.0, 1.0)
 
-    def augment(key: jax.Array, x: jax.Array) -> jax.Array:
-        x = _images("augment.flip", x)
-        chosen = jax.random.bernoulli(key, probability, (x.shape[0], 1, 1, 1))
-        return jnp.where(chosen, x[:, :, ::-1], x)
-
-    return augment
+    return _augment("augment.flip", functools.partial(_flip, probability=probability))
 
 
 def channel_shift(max_shift: float | jax.Array) -> Augment:
@@ -103,12 +114,94 @@ def channel_shift(max_shift: float | jax.Array) -> Augment:
     checks.at_least("augment.channel_shift", "max_shift", max_shift, 0.0)
 
     def augment(key: jax.Array, x: jax.Array) -> jax.Array:
-        x = _images("augment.channel_shift", x)
+        x = _transform.images("augment.channel_shift", x)
         value = jax.random.uniform(key, (x.shape[0], 1, 1, 1), x.dtype, -1.0, 1.0) * jnp.asarray(max_shift, x.dtype)
         low, high = _range(x)
         return jnp.clip(x + value, low[:, None, None, None], high[:, None, None, None])
 
     return augment
+
+
+def translate(fraction: float = 0.125) -> Augment:
+    """The papers' name for ``shift`` by up to that fraction (0..1) of height and width."""
+    return shift(fraction)
+
+
+def crop(low: float = 0.8, high: float = 1.25) -> Augment:
+    """Zooms each image by a factor from ``low`` to ``high`` (log-uniform) about a random point.
+
+    A magnified image is cropped: the window lies anywhere inside it. A shrunk one lies anywhere inside the frame, the
+    rest of which repeats its edge.
+
+    Args:
+      low, high: smallest and largest zoom, above 0.
+
+    Returns:
+      ``augment(key, x [b, h, w, c]) -> x``.
+    """
+    checks.at_least("augment.crop", "low", low, 0.0, strict=True)
+    checks.at_least("augment.crop", "high", high, low)
+    return _augment("augment.crop", functools.partial(_crop, low=low, high=high))
+
+
+def cutout(size: float = 0.25) -> Augment:
+    """Sets one square in each image to zero, uniformly placed inside it.
+
+    Args:
+      size: its side, as a fraction (0..1) of the shorter side of the image, rounded down.
+
+    Returns:
+      ``augment(key, x [b, h, w, c]) -> x``.
+    """
+    checks.within("augment.cutout", "size", size, 0.0, 1.0)
+    return _augment("augment.cutout", functools.partial(_cutout, size=size))
+
+
+def color(brightness: float = 0.25, contrast: float = 0.25, saturation: float = 0.25) -> Augment:
+    """Changes brightness, contrast and saturation of each image, in the units of preprocessed space.
+
+    Adds ``U(-brightness, brightness)``, scales the distance to the mean of the image by ``exp(U(-contrast, contrast))``
+    and the distance to the mean over the channels of each pixel by ``exp(U(-saturation, saturation))``. Unlike
+    photographs, preprocessed images have no range to be clipped to; an image of one channel has no saturation.
+
+    Args:
+      brightness, contrast, saturation: at least 0.
+
+    Returns:
+      ``augment(key, x [b, h, w, c]) -> x``.
+    """
+    for name, value in (("brightness", brightness), ("contrast", contrast), ("saturation", saturation)):
+        checks.at_least("augment.color", name, value, 0.0)
+    recipe = functools.partial(_color, brightness=brightness, contrast=contrast, saturation=saturation)
+    return _augment("augment.color", recipe)
+
+
+def strategy(name: str, *, per: Literal["image", "batch"] = "image") -> Augment:
+    """One operation out of the list, drawn anew at each call, with the papers' ranges.
+
+    Whatever is drawn, the images are interpolated at most once.
+
+    Args:
+      name: operations of equal probability joined by underscores, such as ``"crop_rotate_translate_cutout"`` (RCIG,
+        one channel), ``"color_crop_rotate_translate_cutout"`` (FRePo, one channel) or
+        ``"flip_color_crop_rotate_translate_cutout"`` (both, three channels): ``color()``, ``crop()``, ``cutout()``,
+        ``flip()``, ``rotate(15)`` and ``translate()`` of this module. ``"none"`` or nothing leaves images as they are.
+      per: what draws its own operation, each ``"image"`` (RCIG) or each ``"batch"`` (FRePo); the angles, factors and
+        positions are drawn for each image in both.
+
+    Returns:
+      ``augment(key, x [b, h, w, c]) -> x``.
+
+    Raises:
+      InputError: the name has an operation that is not in the list above.
+
+    Example:
+      >>> strategy("crop_rotate_translate_cutout")(jax.random.key(0), jnp.ones((2, 8, 8, 1))).shape
+      (2, 8, 8, 1)
+    """
+    checks.one_of("augment.strategy", "per", per, ("image", "batch"))
+    recipes = _transform.parse("augment.strategy", name, _PUBLISHED)
+    return _augment("augment.strategy", *recipes, same=per == "batch")
 
 
 def compose(*augments: Augment) -> Augment:
@@ -170,32 +263,53 @@ def in_pixel_space(pre: Preprocess, augment: Augment) -> Augment:
     return lambda key, x: preprocess.apply(pre, augment(key, preprocess.invert(pre, x)))
 
 
-def _sources(x: jax.Array, angle: jax.Array, down: jax.Array, right: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Row and column ``[b, h, w]`` in ``x [b, h, w, c]`` where each output pixel comes from; arguments ``[b]``."""
-    _, h, w, _ = x.shape
-    rows, columns = (jnp.arange(h) - (h - 1) / 2)[:, None], (jnp.arange(w) - (w - 1) / 2)[None, :]
-    angle, down, right = (value[:, None, None] for value in (angle, down, right))
-    cos, sin = jnp.cos(angle), jnp.sin(angle)
-    v = cos * rows - sin * columns + down + (h - 1) / 2
-    u = sin * rows + cos * columns + right + (w - 1) / 2
-    return v.astype(x.dtype), u.astype(x.dtype)
+def _augment(where: str, *recipes: Recipe, same: bool = False) -> Augment:
+    """Draws a transform for each image and applies it."""
+
+    def augment(key: jax.Array, x: jax.Array) -> jax.Array:
+        x = _transform.images(where, x)
+        return _transform.apply(_transform.draw(key, recipes, *x.shape[:3], same=same), x, zero_outside=False)
+
+    return jax.jit(augment)
 
 
-def _interpolate(x: jax.Array, v: jax.Array, u: jax.Array) -> jax.Array:
-    """Bilinear values of ``x [b, h, w, c]`` at rows ``v`` and columns ``u`` ``[b, h, w]``, clamped to the image."""
-    b, h, w, c = x.shape
-    v, u = jnp.clip(v, 0, h - 1), jnp.clip(u, 0, w - 1)
-    top, left = jnp.minimum(v.astype(jnp.int32), max(h - 2, 0)), jnp.minimum(u.astype(jnp.int32), max(w - 2, 0))
-    dv, du = (v - top)[..., None], (u - left)[..., None]
-    pixels = x.reshape(b * h * w, c)
-    corner = jnp.arange(b, dtype=jnp.int32)[:, None, None] * (h * w) + top * w + left
+def _warp(unit: jax.Array, h: int, w: int, *, max_degrees: float, height: float, width: float) -> Transform:
+    angle, down, right = between(unit, -1.0, 1.0)
+    matrix = _transform.rotation(angle * (max_degrees * math.pi / 180))
+    return Transform(_transform.affine(matrix, jnp.stack([down * height * h, right * width * w], -1)))
 
-    def at(down: int, right: int) -> jax.Array:
-        return pixels.at[corner + (down * w * (h > 1) + right * (w > 1))].get(mode="promise_in_bounds")
 
-    upper = at(0, 0) * (1 - du) + at(0, 1) * du
-    lower = at(1, 0) * (1 - du) + at(1, 1) * du
-    return upper * (1 - dv) + lower * dv
+def _crop(unit: jax.Array, h: int, w: int, *, low: float = 0.8, high: float = 1.25) -> Transform:
+    scale = jnp.exp(-between(unit[0], math.log(low), math.log(high)))[:, None]
+    room = jnp.abs(1 - scale) / 2 * jnp.array([h, w])  # how far the window can go within the image, or around it
+    return Transform(_transform.affine(scale[..., None] * jnp.eye(2), room * between(unit[1:].T, -1.0, 1.0)))
+
+
+def _cutout(unit: jax.Array, h: int, w: int, *, size: float = 0.25) -> Transform:
+    side = int(size * min(h, w))
+    start = below(unit[:2].T, np.array([h, w]) - side + 1)
+    return Transform(hole=jnp.stack([start, start + side], -1))
+
+
+def _flip(unit: jax.Array, h: int, w: int, *, probability: float = 0.5) -> Transform:
+    return Transform(mirror=unit[0] < probability)
+
+
+def _color(
+    unit: jax.Array, h: int, w: int, *, brightness: float = 0.25, contrast: float = 0.25, saturation: float = 0.25
+) -> Transform:
+    added, *logs = between(unit, -1.0, 1.0) * jnp.array([[brightness], [saturation], [contrast]])
+    return Transform(colour=jnp.stack([added, *map(jnp.exp, logs)], -1))
+
+
+_PUBLISHED: dict[str, Recipe] = {
+    "color": _color,
+    "crop": _crop,
+    "cutout": _cutout,
+    "flip": _flip,
+    "rotate": functools.partial(_warp, max_degrees=15.0, height=0.0, width=0.0),
+    "translate": functools.partial(_warp, max_degrees=0.0, height=0.125, width=0.125),
+}
 
 
 def _range(x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -210,17 +324,3 @@ def _replace(x: jax.Array, rows: jax.Array, new: jax.Array) -> jax.Array:
     n, count = x.shape[0], rows.shape[0]
     source = jnp.arange(n).at[rows].set(n + jnp.arange(count), unique_indices=True)
     return jnp.concatenate([x, new])[source]
-
-
-def _images(where: str, x: jax.Array) -> jax.Array:
-    """``x`` as a JAX array, which must be a batch of images in floating point."""
-    x = jnp.asarray(x)
-    checks.require(
-        jnp.issubdtype(x.dtype, jnp.floating),
-        where,
-        f"x has dtype {x.dtype}; interpolated images are no integers, convert it first (x.astype(jnp.float32))",
-    )
-    checks.require(
-        x.ndim == 4, where, f"x has shape {x.shape}; expected a batch of images, [b, height, width, channels]"
-    )
-    return x

@@ -11,7 +11,7 @@ from kipjax import checks
 from kipjax.core import krr, labels, losses, precision
 from kipjax.data import initial
 from kipjax.evaluation import metrics
-from kipjax.evaluation.protocol import Approximation, Result, Task
+from kipjax.evaluation.result import Approximation, Result, Task
 from kipjax.types import Distilled, KernelFn
 
 __all__ = ["Scores", "evaluate", "predict", "score", "subset"]

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 
 from kipjax.evaluation import krr, metrics
-from kipjax.evaluation.protocol import Result, Task
+from kipjax.evaluation.result import Result, Task
 from kipjax.types import Distilled, KernelFn
 
 __all__ = ["evaluate", "table"]

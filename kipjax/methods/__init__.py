@@ -2,13 +2,18 @@
 
 from collections.abc import Callable
 
-from kipjax.methods import kip, label_solve
+from kipjax.methods import cig, frepo, kip, label_solve, rcig, rfad, vig
 from kipjax.types import Method
 
-__all__ = ["METHODS", "kip", "label_solve"]
+__all__ = ["METHODS", "cig", "frepo", "kip", "label_solve", "rcig", "rfad", "vig"]
 
 METHODS: dict[str, Callable[..., Method]] = {
+    "cig": cig.make,
+    "frepo": frepo.make,
     "kip": kip.make,
     "label_solve": label_solve.make,
+    "rcig": rcig.make,
+    "rfad": rfad.make,
+    "vig": vig.make,
 }
 """``METHODS[name](kernel_fn or model, **hyperparameters) -> Method``."""

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import kipjax
-from experiments import trainer
-from kipjax.evaluation import krr
+from experiments import build, trainer
+from kipjax.evaluation import krr, train
 from kipjax.kernels import infinite
 from tests.experiments.test_distill import load
 
@@ -116,4 +116,60 @@ def test_missing_and_foreign_files(tmp_path):
 def test_wrong_flags(runs, flag):
     done = cli(f"--artifact={runs['kip'] / 'distilled.npz'}", flag)
     assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) <= 2
+
+
+def test_a_protocol_trains_networks_on_the_set_and_on_random_images(runs, tmp_path):
+    out = tmp_path / "trained.json"
+    path = runs["kip"] / "distilled.npz"
+    done = cli(
+        f"--artifact={path}", "--protocol=rcig", "--arch=mlp", "--seeds=2", "--test_size=100", f"--out={out}"
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "rcig v1: 1000 steps of adam, learning rate 0.0001, half_mse, not augmented" in done.stdout
+    rows = json.loads(out.read_text())
+    assert [(row["trained_on"], row["model"], row["accuracy"]["n"]) for row in rows] == [
+        ("distilled", "mlp", 2),
+        ("random subset", "mlp", 2),
+    ]
+    for row in rows:
+        assert (row["test_size"], row["training"]["learning_rate"]) == (100, 1e-4)
+        line = f"{100 * row['accuracy']['mean']:.2f} ± {100 * row['accuracy']['std']:.2f} % (n=2)"
+        assert line in done.stdout
+    made, data = kipjax.load(path), kipjax.data.load("digits")
+    parts = build.task(data, made.preprocess)
+    parts = parts._replace(x_test=parts.x_test[:100], test_labels=parts.test_labels[:100])
+    by_hand = train.evaluate(made.distilled, parts, train.build("mlp", parts), seeds=2, subset_seeds=0)
+    np.testing.assert_allclose(rows[0]["mses"], by_hand[0].mses, rtol=1e-4)
+    assert rows[0]["accuracy"]["mean"] > 0.5
+
+
+def test_cross_arch_prints_a_row_per_artifact_and_a_column_per_network(runs, tmp_path):
+    out = tmp_path / "cross.json"
+    paths = ",".join(str(folder / "distilled.npz") for folder in runs.values())
+    done = cli(
+        f"--artifact={paths}", "--protocol=cross_arch", "--training=rcig", "--arch=mlp,mlp:batch", "--seeds=1",
+        "--test_size=50", f"--out={out}",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    header = next(i for i, line in enumerate(lines) if line.startswith("trained with"))
+    assert lines[header].split() == ["trained", "with", "mlp", "mlp:batch"]
+    assert [line.split()[0] for line in lines[header + 1 : header + 3]] == ["kip", "label_solve"]
+    assert lines[header + 3].startswith("random subset, 10")
+    assert sum("rcig v1" in line for line in lines) == 1
+    rows = json.loads(out.read_text())
+    assert len(rows) == 2 * 2 * 2 and {row["training"]["name"] for row in rows} == {"rcig"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--protocol=rcig", "--arch=resnet"], "name is 'resnet'; choose one of convnet"),
+        (["--protocol=rcgi"], "rcig_aug"),
+    ],
+)
+def test_unknown_networks_and_protocols_are_answered_with_those_that_exist(runs, flags, words):
+    done = cli(f"--artifact={runs['kip'] / 'distilled.npz'}", *flags)
+    assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr
     assert len(done.stderr.strip().splitlines()) <= 2

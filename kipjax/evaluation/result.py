@@ -12,7 +12,8 @@ __all__ = ["Approximation", "Result", "Task"]
 class Task(NamedTuple):
     """A labelled data set in the preprocessed space of the set that is evaluated.
 
-    ``x_train [n, ...]``, ``x_test [n, ...]``; ``train_labels [n]``, ``test_labels [n]`` integer classes.
+    ``x_train [n, ...]``, ``x_test [n, ...]``; ``train_labels [n]``, ``test_labels [n]`` integer classes; ``name`` as in
+    ``data.load``, for protocols that differ by data set.
     """
 
     x_train: jax.Array
@@ -20,6 +21,7 @@ class Task(NamedTuple):
     x_test: jax.Array
     test_labels: jax.Array
     num_classes: int
+    name: str = ""
 
 
 class Approximation(NamedTuple):

@@ -1,0 +1,16 @@
+"""RCIG on the embedded digits, 10 images: minutes on a CPU.
+
+python -m experiments.distill --config=configs/rcig/digits.py --workdir=runs/rcig_digits
+"""
+
+from configs import common
+
+
+def get_config(variant: str = ""):
+    config = common.networks("rcig")
+    config.model.update(activation="softplus", width=16, depth=2)
+    config.evaluation.width = 16
+    config.batch.size = 200
+    config.steps = 300
+    config.log_every, config.checkpoint_every = 20, 100
+    return common.by_variant(config, variant, {"tiny": common.tiny_networks})

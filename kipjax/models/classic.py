@@ -1,0 +1,104 @@
+"""MLP, LeNet, AlexNet and VGG11 as the code of DC has them for small images (arXiv:2006.05929).
+
+They are what a distilled set is tested on besides the network that made it. Grey images get two pixels more padding in
+the first convolution, which makes 28x28 as large as 32x32 to the rest of the network.
+"""
+
+import jax
+
+from kipjax import checks
+from kipjax.models import layers
+from kipjax.models.classifier import Classifier
+
+__all__ = ["MLP", "VGG11", "AlexNet", "LeNet"]
+
+
+class MLP(Classifier):
+    """``depth`` hidden layers of ``width`` units; ``x [n, ...]`` of any shape is flattened.
+
+    Attributes:
+      depth: number of hidden layers, from 1 up.
+      width: units of each.
+    """
+
+    depth: int = 2
+    width: int = 128
+
+    _needs_images = False
+
+    def __post_init__(self):
+        checks.whole("models.MLP", "depth", self.depth)
+        checks.whole("models.MLP", "width", self.width)
+        super().__post_init__()
+
+    def body(self, x: jax.Array, train: bool) -> jax.Array:
+        """``[n, ...] -> [n, width]``."""
+        x = x.reshape(x.shape[0], -1)
+        for i in range(self.depth):
+            x = self._act(self._norm(self._dense(x, self.width, f"dense{i}"), train, f"norm{i}"))
+        return x
+
+
+class LeNet(Classifier):
+    """Two 5x5 convolutions (6 and 16 filters) with max pooling, dense layers of 120 and 84 units.
+
+    The first convolution pads by 2 if the image is grey or below 32 pixels, so that 28x28 gives the same 400 units as
+    32x32: the rules of DC (grey) and of dataset distillation (28 pixels, arXiv:1811.10959) in one.
+
+    References:
+      LeCun, Bottou, Bengio, Haffner: Gradient-based learning applied to document recognition, 1998.
+    """
+
+    def body(self, x: jax.Array, train: bool) -> jax.Array:
+        """``[n, h, w, c] -> [n, 84]``."""
+        padding = 2 if x.shape[-1] == 1 or min(x.shape[1:3]) < 32 else 0
+        for i, (width, pad) in enumerate(((6, padding), (16, 0))):
+            x = self._conv(x, width, f"conv{i}", kernel_size=5, padding=pad)
+            x = layers.pool(self._act(self._norm(x, train, f"norm{i}")), "max")
+        x = x.reshape(x.shape[0], -1)
+        for i, width in enumerate((120, 84)):
+            x = self._act(self._dense(x, width, f"dense{i}"))
+        return x
+
+
+class AlexNet(Classifier):
+    """Five convolutions (128, 192, 256, 192, 192 filters; 5x5 and 3x3) with three max poolings, and one linear layer.
+
+    References:
+      Krizhevsky, Sutskever, Hinton, NIPS 2012; the version for small images is arXiv:2006.05929's.
+    """
+
+    def body(self, x: jax.Array, train: bool) -> jax.Array:
+        """``[n, h, w, c] -> [n, h / 8, w / 8, 192]``."""
+        plan = ((128, 5, "max"), (192, 5, "max"), (256, 3, "none"), (192, 3, "none"), (192, 3, "max"))
+        for i, (width, size, pool) in enumerate(plan):
+            padding = size // 2 + (2 if i == 0 and x.shape[-1] == 1 else 0)
+            x = self._conv(x, width, f"conv{i}", kernel_size=size, padding=padding)
+            x = layers.pool(self._act(self._norm(x, train, f"norm{i}")), pool)
+        return x
+
+
+class VGG11(Classifier):
+    """Eight 3x3 convolutions (64, 128, 256, 256, 512, 512, 512, 512 filters) with five max poolings, one linear layer.
+
+    Attributes:
+      width: filters of the first convolution, to which the others are in proportion.
+
+    References:
+      arXiv:1409.1556, table 1, configuration A, with a single linear layer.
+    """
+
+    norm: str = "instance"
+    width: int = 64
+
+    def __post_init__(self):
+        checks.whole("models.VGG11", "width", self.width)
+        super().__post_init__()
+
+    def body(self, x: jax.Array, train: bool) -> jax.Array:
+        """``[n, h, w, c] -> [n, h / 32, w / 32, 512]``."""
+        plan = ((1, "max"), (2, "max"), (4, "none"), (4, "max"), (8, "none"), (8, "max"), (8, "none"), (8, "max"))
+        for i, (factor, pool) in enumerate(plan):
+            x = self._conv(x, factor * self.width, f"conv{i}", padding=3 if i == 0 and x.shape[-1] == 1 else 1)
+            x = layers.pool(self._act(self._norm(x, train, f"norm{i}")), pool)
+        return x

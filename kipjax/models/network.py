@@ -1,0 +1,80 @@
+"""A flax module as the methods use it: pure functions of its variables, with the last layer apart from the rest.
+
+Any module will do whose ``__call__(x, *, train=False, features=False)`` returns ``(logits [n, k], features [n, p])`` if
+asked for features, and whose last layer is ``nn.Dense(name="head")`` on those features.
+"""
+
+import inspect
+from typing import Any
+
+import jax
+from flax import linen as nn
+
+from kipjax import checks
+from kipjax.types import PyTree
+
+__all__ = ["forward", "init", "join_head", "require_features", "split_head", "train_forward"]
+
+
+def require_features(where: str, model: Any) -> None:
+    """``model`` must be a flax module that returns its last-layer features when asked.
+
+    Raises:
+      InputError: it is none, or has no such argument.
+    """
+    checks.require(
+        isinstance(model, nn.Module),
+        where,
+        f"model is {model!r}; expected a flax module such as models.get('convnet', num_classes=10)",
+    )
+    known = inspect.signature(type(model).__call__).parameters
+    checks.require(
+        "features" in known and "train" in known,
+        where,
+        f"{type(model).__name__} has no features: its __call__ takes ({', '.join(list(known)[1:])}); give it the "
+        "keyword arguments train and features, and return (logits, features) if features is true",
+    )
+
+
+def init(model: nn.Module, key: jax.Array, x: jax.Array) -> dict[str, PyTree]:
+    """Fresh variables (``params``, and ``batch_stats`` where it has them) for examples like ``x [n, ...]``.
+
+    Raises:
+      InputError: the model has no last layer called ``head``.
+    """
+    variables = dict(model.init(key, x[:1], features=True))
+    checks.require(
+        "kernel" in variables["params"].get("head", {}),
+        "models.network.init",
+        f"{type(model).__name__} has layers {', '.join(variables['params'])}; its last one must be "
+        "nn.Dense(num_classes, name='head')",
+    )
+    return variables
+
+
+def forward(model: nn.Module, variables: dict[str, PyTree], x: jax.Array) -> Any:
+    """``(logits [n, k], features [n, p])`` with the running statistics, where the network has any."""
+    return model.apply(variables, x, features=True)
+
+
+def train_forward(
+    model: nn.Module, variables: dict[str, PyTree], x: jax.Array, **rngs: jax.Array
+) -> tuple[jax.Array, dict[str, PyTree]]:
+    """``(logits [n, k], statistics)`` in training mode; ``statistics`` are the updated collections besides params."""
+    logits, statistics = model.apply(variables, x, train=True, mutable=_collections(variables), rngs=rngs)
+    return logits, dict(statistics)
+
+
+def split_head(params: PyTree) -> tuple[PyTree, jax.Array]:
+    """``(body, kernel [p, k])``: the parameters without the last layer's kernel, and that kernel."""
+    head = {name: value for name, value in params["head"].items() if name != "kernel"}
+    return {**params, "head": head}, params["head"]["kernel"]
+
+
+def join_head(body: PyTree, kernel: jax.Array) -> PyTree:
+    """The inverse of ``split_head``."""
+    return {**body, "head": {**body["head"], "kernel": kernel}}
+
+
+def _collections(variables):
+    return [name for name in variables if name != "params"]

@@ -1,0 +1,70 @@
+"""Networks by name, as configs and artifacts write them: ``"resnet18:batch"``, ``{"name": "convnet", "depth": 4}``."""
+
+import dataclasses
+from typing import Any
+
+from kipjax.checks import InputError, require
+from kipjax.models.classic import MLP, VGG11, AlexNet, LeNet
+from kipjax.models.classifier import Classifier
+from kipjax.models.convnet import ConvNet
+from kipjax.models.resnet import ResNet18, WideResNet
+
+__all__ = ["get", "names"]
+
+_DC = {"doubling": False, "norm": "instance", "initial": "torch", "momentum": 0.9}
+_KIP = {"doubling": False, "stem": True, "norm_placement": "before_conv", "pad_grey": False, "initial": "kip"}
+_RFAD = {"doubling": False, "width": 256, "pad_grey": False, "initial": "rfad"}
+
+_NETWORKS: dict[str, tuple[type[Classifier], dict[str, Any]]] = {
+    "convnet": (ConvNet, {}),
+    "dc_convnet": (ConvNet, _DC),
+    "kip_convnet": (ConvNet, _KIP),
+    "rfad_convnet": (ConvNet, _RFAD),
+    "mlp": (MLP, {}),
+    "lenet": (LeNet, {}),
+    "alexnet": (AlexNet, {}),
+    "vgg11": (VGG11, {}),
+    "resnet18": (ResNet18, {}),
+    "resnet18_ap": (ResNet18, {"downsample": "pool"}),
+    "wide_resnet": (WideResNet, {}),
+}
+
+
+def names() -> list[str]:
+    """The names that ``get`` knows."""
+    return list(_NETWORKS)
+
+
+def get(name: str, *, num_classes: int, **options: Any) -> Classifier:
+    """The network called ``name``, with the defaults of the paper that it comes from.
+
+    Args:
+      name: one of ``names()``; ``"resnet18:batch"`` is short for ``norm="batch"``.
+      num_classes: number of logits.
+      **options: attributes of the class: ``norm``, ``activation``, ``initial``, ... of every ``Classifier``, and
+        ``depth``, ``width``, ``pool``, ... where the class has them.
+
+    Returns:
+      A flax module, ``__call__(x [n, h, w, c], *, train=False, features=False)``.
+
+    Raises:
+      InputError: the name or an option is unknown, or an option has a value that the network refuses.
+
+    >>> import jax, jax.numpy as jnp
+    >>> model, x = get("convnet:batch", num_classes=10, width=4, depth=1), jnp.ones((2, 28, 28, 1))
+    >>> variables = jax.jit(model.init)(jax.random.key(0), x)
+    >>> logits, features = model.apply(variables, x, features=True)
+    >>> logits.shape, features.shape
+    ((2, 10), (2, 1024))
+    """
+    word, colon, norm = name.partition(":") if isinstance(name, str) else (name, "", "")
+    require(word in names(), "models.get", f"name is {name!r}; choose one of {', '.join(names())}")
+    if colon:
+        require("norm" not in options, "models.get", f"{name} names a norm, and so does norm={options.get('norm')!r}")
+        options["norm"] = norm
+    network, defaults = _NETWORKS[word]
+    known = [field.name for field in dataclasses.fields(network) if field.name not in ("num_classes", "parent", "name")]
+    unknown = ", ".join(repr(option) for option in options if option not in known)
+    if unknown:
+        raise InputError(f"models.get: {word} has no option {unknown}; its options are {', '.join(known)}")
+    return network(num_classes, **{**defaults, **options})

@@ -1,0 +1,108 @@
+"""Residual networks for small images: ResNet18 as in the code of DC and DSA, and wide residual networks."""
+
+import jax
+import jax.numpy as jnp
+
+from kipjax import checks
+from kipjax.models import layers
+from kipjax.models.classifier import Classifier
+
+__all__ = ["DOWNSAMPLES", "ResNet18", "WideResNet"]
+
+DOWNSAMPLES = ("stride", "pool")
+
+
+class ResNet18(Classifier):
+    """A 3x3 stem and four stages of two basic blocks; the norm that is asked for follows every convolution.
+
+    Attributes:
+      width: filters of the first stage; the others have 2, 4 and 8 times as many.
+      downsample: how stages 2 to 4 halve the map. ``"stride"``: convolutions of stride 2, and the global average at
+        the end. ``"pool"``: convolutions of stride 1 and average pooling, and no global average, the variant that DC
+        and DM call ResNet18_AP and recommend for condensing, because strided convolutions do badly at it.
+
+    References:
+      arXiv:1512.03385; for small images arXiv:2006.05929 (PyTorch's initial values, instance norm unless told).
+    """
+
+    norm: str = "instance"
+    width: int = 64
+    downsample: str = "stride"
+
+    def __post_init__(self):
+        checks.whole("models.ResNet18", "width", self.width)
+        checks.one_of("models.ResNet18", "downsample", self.downsample, DOWNSAMPLES)
+        super().__post_init__()
+
+    def body(self, x: jax.Array, train: bool) -> jax.Array:
+        """``[n, h, w, c] -> [n, 8 width]``, or ``[n, h / 8, w / 8, 8 width]`` with pooling."""
+        x = self._act(self._norm(self._conv(x, self.width, "stem_conv", use_bias=False), train, "stem_norm"))
+        for stage in range(4):
+            for block in range(2):
+                halve = stage > 0 and block == 0
+                x = self._block(x, self.width * 2**stage, halve, train, f"stage{stage}_block{block}")
+        return x if self.downsample == "pool" else jnp.mean(x, axis=(1, 2))
+
+    def _block(self, x, width, halve, train, name):
+        """``act(x + norm(conv(act(norm(conv(x))))))``, with a 1x1 convolution on ``x`` where the shape changes."""
+        h = self._halving_conv(x, width, halve, f"{name}_conv0")
+        h = self._act(self._norm(h, train, f"{name}_norm0"))
+        if halve and self.downsample == "pool":
+            h = layers.pool(h)
+        h = self._norm(self._conv(h, width, f"{name}_conv1", use_bias=False), train, f"{name}_norm1")
+        return self._act(h + self._shortcut(x, width, halve, train, f"{name}_shortcut"))
+
+    def _shortcut(self, x, width, halve, train, name):
+        if not halve and x.shape[-1] == width:
+            return x
+        x = self._halving_conv(x, width, halve, f"{name}_conv", kernel_size=1, padding=0)
+        if halve and self.downsample == "pool":
+            x = layers.pool(x)
+        return self._norm(x, train, f"{name}_norm")
+
+    def _halving_conv(self, x, width, halve, name, **options):
+        stride = 2 if halve and self.downsample == "stride" else 1
+        return self._conv(x, width, name, stride=stride, use_bias=False, **options)
+
+
+class WideResNet(Classifier):
+    """WRN-depth-widen: a 3x3 stem of 16 filters, then three stages of ``(depth - 4) / 6`` pre-activation blocks.
+
+    Attributes:
+      depth: number of layers, 6 n + 4.
+      widen: k; the stages have 16 k, 32 k and 64 k filters.
+
+    References:
+      arXiv:1605.07146, table 1, blocks of two 3x3 convolutions.
+    """
+
+    norm: str = "batch"
+    initial: str = "he"
+    depth: int = 16
+    widen: int = 4
+
+    def __post_init__(self):
+        where = "models.WideResNet"
+        checks.whole(where, "depth", self.depth, 10)
+        checks.require(self.depth % 6 == 4, where, f"depth is {self.depth}; it must be 6 n + 4: 10, 16, 22, 28, 34, 40")
+        checks.whole(where, "widen", self.widen)
+        super().__post_init__()
+
+    def body(self, x: jax.Array, train: bool) -> jax.Array:
+        """``[n, h, w, c] -> [n, 64 widen]``."""
+        x = self._conv(x, 16, "stem_conv", use_bias=False)
+        for stage in range(3):
+            for block in range((self.depth - 4) // 6):
+                stride = 2 if stage and not block else 1
+                x = self._block(x, 16 * self.widen * 2**stage, stride, train, f"stage{stage}_block{block}")
+        return jnp.mean(self._act(self._norm(x, train, "last_norm")), axis=(1, 2))
+
+    def _block(self, x, width, stride, train, name):
+        """``x + conv(act(norm(conv(h))))``, ``h = act(norm(x))``; ``conv1x1(h)`` for ``x`` where the shape changes."""
+        h = self._act(self._norm(x, train, f"{name}_norm0"))
+        if stride > 1 or x.shape[-1] != width:
+            options = {"kernel_size": 1, "stride": stride, "padding": 0, "use_bias": False}
+            x = self._conv(h, width, f"{name}_shortcut_conv", **options)
+        h = self._conv(h, width, f"{name}_conv0", stride=stride, use_bias=False)
+        h = self._act(self._norm(h, train, f"{name}_norm1"))
+        return x + self._conv(h, width, f"{name}_conv1", use_bias=False)
