@@ -45,11 +45,13 @@ CASES = {
     "rcig, conjugate gradients": (net, {"solve": "cg", "flip": True, **POOL}),
     "rcig, adam": (net, {"solve": "adam", **STEPS, **POOL}),
     "rcig, a part of the images": (net, {"subsample": 4, "repeats": 2, "block_size": 5, "ema_decay": 0.0, **POOL}),
-    "frepo": (net, {"pool_size": 2}),
+    "frepo": (net, {"pool_size": 2, "reg": 1e-2}),  # at 1e-6, float32 features of rank 5 have no steady gradient
     "rfad": (net, {"networks": 2, "learn_labels": True}),
 }
 
 
+# What takes long outside jit, operation by operation, and has a sibling that runs there.
+LONG = {"vig", "cig", "rcig, conjugate gradients", "rcig, adam", "rcig, a part of the images"}
 # Entries whose gradient is zero but for rounding move by the learning rate either way under LAMB.
 TOLERANCE = {"frepo": 2e-3}
 
@@ -72,7 +74,16 @@ def case(name):
         traces.append(1)
         return method.step(key, state, batch)
 
-    return Parts(method, start, batch, jax.jit(method.init)(keys[2], start), step, traces, TOLERANCE.get(name, 1e-4))
+    return Parts(
+        method,
+        start,
+        batch,
+        jax.jit(method.init)(keys[2], start),
+        step,
+        traces,
+        TOLERANCE.get(name, 1e-4),
+        name not in LONG,
+    )
 
 
 class Parts(NamedTuple):
@@ -85,6 +96,7 @@ class Parts(NamedTuple):
     step: Callable
     traces: list
     tolerance: float
+    eager: bool
 
 
 def close(parts, a, b):
@@ -115,7 +127,8 @@ def test_step_is_pure_and_agrees_under_jit(parts):
     once, twice = (parts.step(key, state, batch) for _ in range(2))
     jax.tree.map(np.testing.assert_array_equal, once, twice)
     jax.tree.map(np.testing.assert_array_equal, before, jax.tree.map(np.array, state))
-    close(parts, method.step(key, state, batch), once)
+    if parts.eager:
+        close(parts, method.step(key, state, batch), once)
 
 
 def test_second_call_does_not_recompile(parts):
