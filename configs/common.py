@@ -6,7 +6,7 @@ import ml_collections
 
 from kipjax import checks, methods
 
-__all__ = ["base", "by_variant", "method", "networks", "tiny_networks"]
+__all__ = ["base", "by_variant", "ipc", "method", "networks", "tiny_networks"]
 
 
 def base() -> ml_collections.ConfigDict:
@@ -63,6 +63,11 @@ def networks(name: str) -> ml_collections.ConfigDict:
     config.batch.kind = "uniform"
     config.log_every, config.checkpoint_every = 50, 250
     return config
+
+
+def ipc(count: int):
+    """A variant: ``count`` images per class."""
+    return lambda config: config.init.update(ipc=count)
 
 
 def tiny_networks(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:

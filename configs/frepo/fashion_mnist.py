@@ -18,15 +18,9 @@ def get_config(variant: str = ""):
     config.batch.size = 1024
     config.steps = 500_000
     config.method.decay_steps = -1
-    return common.by_variant(config, variant, {"10": ten, "50": fifty, "cpu": cpu, "tiny": common.tiny_networks})
-
-
-def ten(config):
-    config.init.ipc = 10
-
-
-def fifty(config):
-    config.init.ipc = 50
+    return common.by_variant(
+        config, variant, {"10": common.ipc(10), "50": common.ipc(50), "cpu": cpu, "tiny": common.tiny_networks}
+    )
 
 
 def cpu(config):

@@ -16,15 +16,7 @@ def get_config(variant: str = ""):
     config.evaluation.update(protocol="rfad", arch="rfad_convnet", width=1024)
     config.batch.size = 5120
     config.steps = 10_000
-    return common.by_variant(config, variant, {"10": ten, "50": fifty, "cpu": cpu, "tiny": tiny})
-
-
-def ten(config):
-    config.init.ipc = 10
-
-
-def fifty(config):
-    config.init.ipc = 50
+    return common.by_variant(config, variant, {"10": common.ipc(10), "50": common.ipc(50), "cpu": cpu, "tiny": tiny})
 
 
 def cpu(config):

@@ -14,8 +14,9 @@ from flax import linen as nn
 from jax import lax
 
 from kipjax import checks
+from kipjax.core import losses, step_size
 from kipjax.core import pool as pools
-from kipjax.core import step_size
+from kipjax.data import draw
 from kipjax.models import network
 from kipjax.types import Batch, Distilled, Method, PyTree
 
@@ -86,6 +87,7 @@ MetaGradient = Callable[..., tuple[Learned, PyTree, NamedTuple]]
 
 
 def make(
+    where: str,
     model: nn.Module,
     meta_gradient: MetaGradient,
     *,
@@ -99,6 +101,7 @@ def make(
     """The method whose outer gradient is ``meta_gradient``.
 
     Args:
+      where: name of the method's factory, for messages.
       model: network with features.
       meta_gradient: what tells one method from the other.
       optimizer: of the learned set; sees a ``Learned``.
@@ -108,6 +111,10 @@ def make(
       ema_decay: of the average that is the result; 0 makes the last iterate the result.
       init_memory: the method's own state at the start.
     """
+    for name in ("size", "steps", "max_age"):
+        checks.whole(where, f"pool_{name}", getattr(options, name))
+    checks.whole(where, "pool_batch_size", options.batch_size, 0)
+    checks.at_least(where, "pool_learning_rate", options.learning_rate, 0.0, strict=True)
     train_optimizer = optax.adam(options.learning_rate)
 
     def fresh(key, x):
@@ -115,7 +122,7 @@ def make(
         return variables, train_optimizer.init(variables["params"])
 
     def init(key, distilled0):
-        checks.same_length("methods", "x", distilled0.x, "y", distilled0.y)
+        checks.same_length(where, "x", distilled0.x, "y", distilled0.y)
         x, y = (jnp.array(a, jnp.result_type(a, jnp.float32)) for a in distilled0[:2])  # copies: a state may be donated
         start = Learned(x, y, jnp.zeros((), x.dtype))
         stagger_to = options.max_age if options.stagger else None
@@ -132,52 +139,25 @@ def make(
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.learned)
         new = jax.tree.map(jnp.add, state.learned, _masked(updates, learned))
         average = optax.tree.update_moment(new, state.average, ema_decay, 1) if ema_decay else None
-        member, age = _live(train_key, member, age, new)
+        member, age = after_its_turn(train_key, member, age, new)
         pool = pools.put(state.pool, index, member, age)
         return State(new, opt_state, average, pool, memory, state.count + 1), info
 
-    def _live(key, member, age, learned):
-        """A member after its turn: trained on the set as it is now, or replaced."""
+    def after_its_turn(key, member, age, learned):
+        """A member trained on the set as it is now, or replaced."""
         train_key, fresh_key = jax.random.split(key)
 
         def replaced():
             return fresh(fresh_key, learned.x), jnp.zeros_like(age)
 
         def trained():
-            return _train(train_key, member, age, learned)
+            x, y = mirrored(learned.x, learned.y) if flip else (learned.x, learned.y)
+            return _train(train_key, model, train_optimizer, member, age, x, y, options)
 
         if options.stagger:
             return lax.cond(age > options.max_age, replaced, trained)
         member, age = trained()
         return lax.cond(age >= options.max_age, replaced, lambda: (member, age))
-
-    def _train(key, member, age, learned):
-        x, y = mirrored(learned.x, learned.y) if flip else (learned.x, learned.y)
-        count_key, batch_key = jax.random.split(key)
-        count = jax.random.randint(count_key, (), 1, options.steps + 1, age.dtype)
-
-        def loss(params, variables, some_x, some_y):
-            logits, statistics = network.train_forward(model, {**variables, "params": params}, some_x)
-            squares = 0.5 * jnp.mean((logits - some_y) ** 2)
-            return squares * (y.shape[1] if options.sum_classes else 1), statistics
-
-        def one(i, carry):
-            variables, opt_state = carry
-            some = _some(jax.random.fold_in(batch_key, i), x, y)
-            gradient, statistics = jax.grad(loss, has_aux=True)(variables["params"], variables, *some)
-            updates, opt_state = train_optimizer.update(gradient, opt_state)
-            return {**statistics, "params": optax.apply_updates(variables["params"], updates)}, opt_state
-
-        # A step count that is known needs no loop, which compiles faster.
-        member = one(0, member) if options.steps == 1 else lax.fori_loop(0, count, one, member)
-        return member, age + count
-
-    def _some(key, x, y):
-        size = options.batch_size
-        if not size or size >= x.shape[0]:
-            return x, y
-        rows = jax.random.choice(key, x.shape[0], (size,), replace=False)
-        return x[rows], y[rows]
 
     def distilled(state):
         if not ema_decay:
@@ -188,6 +168,35 @@ def make(
         return Distilled(x, y)
 
     return Method(init, step, distilled)
+
+
+def _train(key, model, optimizer, member, age, x, y, options):
+    """``(member, age)`` after 1 .. ``options.steps`` steps on ``x``, ``y`` or random parts of them."""
+    count_key, batch_key = jax.random.split(key)
+    count = jax.random.randint(count_key, (), 1, options.steps + 1, age.dtype)
+
+    def loss(params, variables, x, y):
+        logits, statistics = network.train_forward(model, {**variables, "params": params}, x)
+        return losses.mse(logits, y) * (y.shape[1] if options.sum_classes else 1), statistics
+
+    def one(i, member):
+        variables, opt_state = member
+        part = _part(jax.random.fold_in(batch_key, i), x, y, options.batch_size)
+        gradient, statistics = jax.grad(loss, has_aux=True)(variables["params"], variables, *part)
+        updates, opt_state = optimizer.update(gradient, opt_state)
+        return {**statistics, "params": optax.apply_updates(variables["params"], updates)}, opt_state
+
+    # A step count that is known needs no loop, which compiles faster.
+    member = one(0, member) if options.steps == 1 else lax.fori_loop(0, count, one, member)
+    return member, age + count
+
+
+def _part(key, x, y, size):
+    """``size`` random rows of both; all of them if that is 0 or there are no more."""
+    if not size or size >= x.shape[0]:
+        return x, y
+    rows = draw.without_replacement(key, size, x.shape[0])
+    return x[rows], y[rows]
 
 
 def adabelief(rate: float, temperature_rate: float = 0.0) -> optax.GradientTransformation:

@@ -139,6 +139,7 @@ def make(
         return hyper.total, memory, Info(hyper.value, hyper.aux, value(tau, learned), hyper.solution.residual)
 
     return _pooled.make(
+        where,
         model,
         meta_gradient,
         optimizer=_pooled.adabelief(learning_rate),

@@ -123,6 +123,7 @@ def make(
         return gradient, memory, Info(loss, accuracy)
 
     return _pooled.make(
+        where,
         model,
         meta_gradient,
         optimizer=optax.lamb(rate),

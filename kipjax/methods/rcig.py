@@ -29,6 +29,7 @@ from flax import linen as nn
 
 from kipjax import checks
 from kipjax.core import implicit, krr, labels, linear_solve, linearize, losses, precision, sharding, step_size
+from kipjax.data import draw
 from kipjax.methods import _pooled
 from kipjax.methods._pooled import Learned, PoolOptions, StepSizes
 from kipjax.models import network
@@ -209,6 +210,7 @@ def make(
 
     names = _pooled.check_learned(where, x=learn_images, y=learn_labels)
     return _pooled.make(
+        where,
         model,
         meta_gradient,
         optimizer=_pooled.adabelief(learning_rate, temperature_rate),
@@ -306,8 +308,12 @@ def _dual_form(solver, net, learned, batch, options):
         parts, y_s = _support(at, options)
         return net.predict(*net.primal(alpha, parts), parts) + lam * alpha - y_s
 
-    inner = solver(lambda v: v, _support(learned, options)[1])
-    return inner, implicit.hypergradient(outer, residual, inner.value, learned, solver, has_aux=True)
+    inner = solver(_support(learned, options)[1])
+
+    def solve(_, b):  # the Jacobian of the residual is G itself
+        return solver(b)
+
+    return inner, implicit.hypergradient(outer, residual, inner.value, learned, solve, has_aux=True)
 
 
 def _dense_form(key, net, learned, memory, batch, options):
@@ -318,7 +324,7 @@ def _dense_form(key, net, learned, memory, batch, options):
     g = linearize.ntk(linearize.jacobian(lambda body, x: net.of(body, x)[0], net.body, x_s))
     g = g + jnp.kron(h @ h.T, jnp.eye(k, dtype=h.dtype)) + lam * jnp.eye(n * k, dtype=h.dtype)
 
-    def solver(_, b):
+    def solver(b):
         found = linear_solve.cholesky(g, b.ravel(), solve_dtype=options.solve_dtype)
         return found._replace(value=found.value.reshape(b.shape))
 
@@ -332,7 +338,7 @@ def _cg_form(key, net, learned, memory, batch, options):
     def matvec(alpha):
         return net.predict(*net.primal(alpha, parts), parts) + lam * alpha
 
-    def solver(_, b):
+    def solver(b):
         return linear_solve.cg(matvec, b, tol=options.cg_tol, max_steps=options.cg_steps)
 
     return *_dual_form(solver, net, learned, batch, options), memory
@@ -395,7 +401,7 @@ def _quadratic(net, learned, lam, options):
 
     def some(key, u):
         size = options.subsample * (2 if options.flip else 1)
-        rows = jax.random.permutation(key, x_s.shape[0])[:size]
+        rows = draw.without_replacement(key, size, x_s.shape[0])
         _, pullback = jax.vjp(lambda body: net.of(body, x_s[rows])[0], net.body)
         return pullback(u[rows] * (x_s.shape[0] / size))[0]
 

@@ -78,6 +78,7 @@ class Classifier(nn.Module):
 
     def body(self, x: jax.Array, train: bool) -> jax.Array:
         """``[n, h, w, c] -> [n, ...]``, the features before they are flattened."""
+        # Abstract: the base class has no network of its own, and flax makes its modules without abc's metaclass.
         raise NotImplementedError(f"{type(self).__name__} does not define body")
 
     def _require_batch(self, where, x):

@@ -315,6 +315,7 @@ class Headless(networks.nn.Module):
         (lambda: rcig.make(networks.Small(K), solve="exact"), "solve is 'exact'; choose one of dense, cg, adam"),
         (lambda: rcig.make(networks.Small(K), loss="hinge"), "loss is 'hinge'; choose one of platt, mse"),
         (lambda: rcig.make(networks.Small(K), reg=0.0), "reg is 0.0; it must be above"),
+        (lambda: rcig.make(networks.Small(K), pool_steps=0), "rcig.make: pool_steps is 0"),
         (lambda: rcig.make(networks.Small(K), learn_images=False, learn_labels=False), "nothing is learned"),
         (
             lambda: run(0, flip=False) and rcig.make(Headless(), pool_size=1).init(jax.random.key(0), batch32()[0]),
