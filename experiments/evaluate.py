@@ -11,7 +11,6 @@ protocol of that paper. cross_arch: a table of artifacts against networks, all t
 artifact holds is used: its images, labels and preprocessing.
 """
 
-import math
 from typing import NamedTuple
 
 import jax
@@ -134,8 +133,7 @@ def _training():
 
 def _protocol(made, task):
     """That protocol with its settings for this set."""
-    ipc = math.ceil(len(made.distilled.x) / task.num_classes)
-    return protocols.named(_training(), dataset=task.name, ipc=ipc)
+    return protocols.for_task(_training(), task, len(made.distilled.x))
 
 
 def _network(name, protocol, task):

@@ -2,7 +2,6 @@
 
 import functools
 import json
-import math
 import os
 
 import jax
@@ -116,8 +115,7 @@ def _protocol(config, experiment, size):
     """How the set is scored, in words."""
     if not build.trains_networks(config):
         return "kernel ridge regression"
-    ipc = math.ceil(size / experiment.task.num_classes)
-    protocol = protocols.named(config.evaluation.protocol, dataset=experiment.task.name, ipc=ipc)
+    protocol = protocols.for_task(config.evaluation.protocol, experiment.task, size)
     return f"networks trained by {protocols.describe(protocol, size)}"
 
 

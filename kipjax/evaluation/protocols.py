@@ -7,6 +7,7 @@ open is as in their programs, except for two slips of RCIG's: without augmentati
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -17,8 +18,9 @@ import optax
 from kipjax import checks
 from kipjax.core import labels, losses
 from kipjax.data import augment, diffaug
+from kipjax.evaluation.result import Task
 
-__all__ = ["AUGMENTS", "LOSSES", "NAMED", "Protocol", "describe", "named", "per_epoch", "schedule", "steps"]
+__all__ = ["AUGMENTS", "LOSSES", "NAMED", "Protocol", "describe", "for_task", "named", "per_epoch", "schedule", "steps"]
 
 
 class Protocol(NamedTuple):
@@ -200,6 +202,11 @@ def named(name: str, *, dataset: str = "", ipc: int = 1) -> Protocol:
     if protocol.augment_style == "dsa" and dataset in _CHARACTERS:
         return protocol._replace(augment=("color_crop_cutout_scale_rotate",) * 2)
     return protocol
+
+
+def for_task(name: str, task: Task, size: int) -> Protocol:
+    """``named`` for a set of ``size`` images of a task."""
+    return named(name, dataset=task.name, ipc=math.ceil(size / task.num_classes))
 
 
 def steps(protocol: Protocol, size: int) -> int:

@@ -7,7 +7,6 @@ training images that are in no set.
 
 import functools
 import inspect
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -184,7 +183,7 @@ def evaluate(
     _check_evaluation(where, distilled, task, seeds, subset_seeds, full_size, parallel, block_size)
     size = distilled.x.shape[0]
     if isinstance(protocol, str):
-        protocol = protocols.named(protocol, dataset=task.name, ipc=math.ceil(size / task.num_classes))
+        protocol = protocols.for_task(protocol, task, size)
     name = name or (protocol.model if model is None else type(model).__name__)
     if model is None:
         model = build(protocol.model, task, **({"width": protocol.width} if protocol.width else {}))
