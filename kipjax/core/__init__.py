@@ -1,6 +1,7 @@
 """Formulas only: pure functions of arrays, without flags, models, data sets or files."""
 
 from kipjax.core import (
+    exact,
     implicit,
     krr,
     labels,
@@ -10,11 +11,13 @@ from kipjax.core import (
     losses,
     pool,
     precision,
+    selection,
     step_size,
     unroll,
 )
 
 __all__ = [
+    "exact",
     "implicit",
     "krr",
     "labels",
@@ -24,6 +27,7 @@ __all__ = [
     "losses",
     "pool",
     "precision",
+    "selection",
     "step_size",
     "unroll",
 ]

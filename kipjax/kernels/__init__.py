@@ -8,12 +8,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kipjax.kernels import basic, batching, conv, family, infinite, registry
+    from kipjax.kernels import basic, batching, conv, family, feature_maps, infinite, registry
     from kipjax.kernels.registry import get, names
 
-__all__ = ["basic", "batching", "conv", "family", "get", "infinite", "names", "registry"]
+__all__ = ["basic", "batching", "conv", "family", "feature_maps", "get", "infinite", "names", "registry"]
 
-_SUBMODULES = ("basic", "batching", "conv", "family", "infinite", "registry")
+_SUBMODULES = ("basic", "batching", "conv", "family", "feature_maps", "infinite", "registry")
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,7 @@
-"""The linear and RBF kernels, and what can be done with any kernel: its diagonal, its cosine-normalised form."""
+"""The linear and RBF kernels, kernels of known features; the diagonal and cosine-normalised form of any kernel."""
+
+import dataclasses
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -7,22 +10,41 @@ import numpy as np
 from kipjax.checks import at_least, require, same_example_shape
 from kipjax.types import KernelFn
 
-__all__ = ["diagonal", "linear", "normalize", "rbf"]
+__all__ = ["FeatureMap", "diagonal", "flatten", "inner", "linear", "normalize", "rbf"]
 
 
-def linear() -> KernelFn:
-    """``K(x, x') = <x, x'>`` over all entries of an example.
+@dataclasses.dataclass(frozen=True, eq=False)
+class FeatureMap:
+    """The kernel ``h(x1) . h(x2)`` of features that are known; it is called like any kernel.
+
+    Attributes:
+      features: ``x [n, ...] -> h [n, p]``.
+      pull_back: ``(h [m, p], like [n, ...]) -> x [m, ...]``, examples shaped like those of ``like`` with the features
+        ``h``, or close to them where ``h`` cannot be reached; ``None`` where there is no way back.
+      obstacle: of the shape of one example: why not every ``h`` can be reached, naming the layer; empty if it can.
+      name: for messages.
+    """
+
+    features: Callable[[jax.Array], jax.Array]
+    pull_back: Callable[[jax.Array, jax.Array], jax.Array] | None = None
+    obstacle: Callable[[tuple[int, ...]], str] = lambda shape: ""
+    name: str = "kernels.basic.FeatureMap"
+
+    def __call__(self, x1: jax.Array, x2: jax.Array) -> jax.Array:
+        """``K [n1, n2]`` of examples ``x1 [n1, ...]``, ``x2 [n2, ...]``."""
+        _check(self.name, x1, x2)
+        h1 = self.features(x1)
+        return inner(h1, h1 if x1 is x2 else self.features(x2))
+
+
+def linear() -> FeatureMap:
+    """``K(x, x') = <x, x'>`` over all entries of an example, which are its features.
 
     >>> import jax.numpy as jnp
     >>> linear()(jnp.ones((2, 3)), jnp.ones((1, 3))).tolist()
     [[3.0], [3.0]]
     """
-
-    def kernel_fn(x1: jax.Array, x2: jax.Array) -> jax.Array:
-        _check("kernels.basic.linear", x1, x2)
-        return _inner(_flatten(x1), _flatten(x2))
-
-    return kernel_fn
+    return FeatureMap(flatten, lambda h, like: h.reshape(len(h), *like.shape[1:]), name="kernels.basic.linear")
 
 
 def rbf(gamma: float | jax.Array = 1.0) -> KernelFn:
@@ -41,8 +63,8 @@ def rbf(gamma: float | jax.Array = 1.0) -> KernelFn:
 
     def kernel_fn(x1: jax.Array, x2: jax.Array) -> jax.Array:
         _check("kernels.basic.rbf", x1, x2)
-        f1, f2 = _flatten(x1), _flatten(x2)
-        distance = jnp.sum(f1**2, 1)[:, None] + jnp.sum(f2**2, 1)[None] - 2 * _inner(f1, f2)
+        f1, f2 = flatten(x1), flatten(x2)
+        distance = jnp.sum(f1**2, 1)[:, None] + jnp.sum(f2**2, 1)[None] - 2 * inner(f1, f2)
         distance = jnp.maximum(distance, 0.0)
         if x1 is x2:
             distance = jnp.where(jnp.eye(len(f1), dtype=bool), 0.0, distance)
@@ -77,12 +99,12 @@ def _inverse_root(x: jax.Array) -> jax.Array:
     return jnp.where(x > 0, jax.lax.rsqrt(jnp.where(x > 0, x, 1.0)), 0.0)
 
 
-def _inner(x1: jax.Array, x2: jax.Array) -> jax.Array:
+def inner(x1: jax.Array, x2: jax.Array) -> jax.Array:
     """Inner products at full precision: on GPUs the default keeps three digits of a float32 product."""
     return jnp.matmul(x1, x2.T, precision=jax.lax.Precision.HIGHEST)
 
 
-def _flatten(x: jax.Array) -> jax.Array:
+def flatten(x: jax.Array) -> jax.Array:
     """``[n, ...] -> [n, d]`` in floating point."""
     x = jnp.asarray(x)
     return x.reshape(len(x), -1).astype(jnp.promote_types(x.dtype, jnp.float32))

@@ -5,19 +5,15 @@ from collections.abc import Callable
 import jax
 
 from kipjax.core import linearize
+from kipjax.kernels.basic import FeatureMap
 from kipjax.types import KernelFn, PyTree
 
 __all__ = ["empirical_ntk", "last_layer"]
 
 
-def last_layer(features: Callable[[jax.Array], jax.Array]) -> KernelFn:
+def last_layer(features: Callable[[jax.Array], jax.Array]) -> FeatureMap:
     """``h(x1) . h(x2)`` for features ``x [n, ...] -> h [n, p]`` (arXiv:2206.00719, equation 5)."""
-
-    def kernel_fn(x1: jax.Array, x2: jax.Array) -> jax.Array:
-        h1 = features(x1)
-        return h1 @ (h1 if x1 is x2 else features(x2)).T
-
-    return kernel_fn
+    return FeatureMap(features, name="kernels.features.last_layer")
 
 
 def empirical_ntk(apply: Callable[[PyTree, jax.Array], jax.Array], params: PyTree) -> KernelFn:

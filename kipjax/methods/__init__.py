@@ -2,16 +2,31 @@
 
 from collections.abc import Callable
 
-from kipjax.methods import cig, frepo, kip, label_solve, rcig, rfad, vig
+from kipjax.methods import cig, coreset, frepo, kip, krr_exact, label_solve, network_coreset, rcig, rfad, vig
 from kipjax.types import Method
 
-__all__ = ["METHODS", "cig", "frepo", "kip", "label_solve", "rcig", "rfad", "vig"]
+__all__ = [
+    "METHODS",
+    "cig",
+    "coreset",
+    "frepo",
+    "kip",
+    "krr_exact",
+    "label_solve",
+    "network_coreset",
+    "rcig",
+    "rfad",
+    "vig",
+]
 
 METHODS: dict[str, Callable[..., Method]] = {
     "cig": cig.make,
+    "coreset": coreset.make,
     "frepo": frepo.make,
     "kip": kip.make,
+    "krr_exact": krr_exact.make,
     "label_solve": label_solve.make,
+    "network_coreset": network_coreset.make,
     "rcig": rcig.make,
     "rfad": rfad.make,
     "vig": vig.make,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from kipjax.core import loop
-from kipjax.kernels import basic, infinite
+from kipjax.kernels import basic, feature_maps, infinite
 from kipjax.methods import METHODS
 from kipjax.types import Batch, Distilled, Method
 from tests.reference import networks
@@ -39,6 +39,13 @@ CASES = {
     "kip, learned kernel": (lambda: lambda p: basic.rbf(p["gamma"]), {"kernel_params": {"gamma": 1.0}}),
     "kip, augmented": (basic.rbf, {"augment": lambda key, x: x + 0.1 * jax.random.normal(key, x.shape)}),
     "label_solve": (basic.rbf, {"block_size": 5}),
+    "krr_exact": (basic.linear, {}),
+    "krr_exact, noise": (feature_maps.fourier, {"images": "noise", "reg": 1e-6, "root": "smaller"}),
+    "coreset": (basic.linear, {}),
+    "coreset, k_means": (basic.linear, {"select": "k_means"}),
+    "coreset, leverage": (basic.rbf, {"select": "leverage"}),
+    "coreset, optimized": (basic.rbf, {"select": "optimized", "draws": 3, "score_size": 5}),
+    "network_coreset": (net, {"epochs": 2, "batch_size": 5, "block_size": 5}),
     "vig": (net, {**STEPS, **POOL}),
     "cig": (net, {**STEPS, **POOL}),
     "rcig": (net, POOL),

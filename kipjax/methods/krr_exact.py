@@ -1,0 +1,247 @@
+"""Exact distillation for kernel ridge regression: the regressor of the whole training set from one point a class.
+
+Paper: Chen, Huang, Weng, "Provable and Efficient Dataset Distillation for Kernel Ridge Regression", NeurIPS 2024
+(openreview WI2VpcBdnd). The formulas are in ``core.exact``, the feature maps in ``kernels.feature_maps``.
+
+1. Teacher: ``W = argmin |h(x_t) W - y_t|^2 + lambda |W|^2``, lambda chosen on held-out targets (algorithm 1).
+2. Every set with ``D^T y_s = W`` has the teacher's weights: ``D = (y_s^+)^T W^T + (I - y_s y_s^+) Z`` (theorem 4.1).
+   ``Z`` takes the set close to real images (corollary 4.1.1), or is noise, or zero.
+3. Features that have this D at the student's ridge, by singular values; from them back to images (theorem 5.1).
+4. Where features cannot be reached, labels are solved anew for those that were (theorem 4.2).
+
+On privacy. The paper claims (theorem 6.2) that noise in ``Z`` makes each row of the set (epsilon, delta)-differentially
+private as long as the labels stay secret. Do not rely on it: its constant lacks a factor sqrt(2) of the Gaussian
+mechanism that it cites; it holds row by row, for rows that are correlated; ``D^T y_s = W`` hands the teacher, without
+noise, to whoever has images and labels; and with one point a class there is no room for noise at all. Sets made close
+to real images show those images by design. What does hold (proposition 6.1) is that many training sets have the same
+teacher, so a set made with noise does not determine the training images.
+"""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from kipjax import checks
+from kipjax.core import exact, precision
+from kipjax.kernels.basic import FeatureMap
+from kipjax.methods import _teacher
+from kipjax.types import Distilled, KernelFn, Method
+
+__all__ = ["IMAGES", "LABELS", "RELABEL", "Info", "State", "make"]
+
+IMAGES = ("real", "noise", "minimal", "fixed")
+LABELS = ("given", "teacher")
+RELABEL = ("auto", "always", "never")
+_NOISE = 0.1  # of the standard deviation of the least D, in the authors' program
+
+
+class State(NamedTuple):
+    """The set ``x [m, ...]``, ``y [m, k]``, and its teacher's ``weights [p, k]``, zero before the step."""
+
+    x: jax.Array
+    y: jax.Array
+    weights: jax.Array
+
+
+class Info(NamedTuple):
+    """All ``[]``.
+
+    Attributes:
+      error: ``|W_S - W| / |W|`` of the student on the set as it is stored: near the rounding of its type if exact.
+      reg: the student's ridge, absolute: what was asked for, or ``reg_limit`` if that is smaller.
+      reg_limit: the largest ridge at which there is an exact set, ``1 / (4 s_1(D)^2)``.
+      rank: of ``D``.
+      teacher_reg: the teacher's ridge, absolute.
+      teacher_accuracy: in 0..1 on the held-out targets, or on all of them if none were held out.
+    """
+
+    error: jax.Array
+    reg: jax.Array
+    reg_limit: jax.Array
+    rank: jax.Array
+    teacher_reg: jax.Array
+    teacher_accuracy: jax.Array
+
+
+def make(
+    kernel_fn: KernelFn,
+    *,
+    images: str = "real",
+    labels: str = "given",
+    relabel: str = "auto",
+    reg: float = 0.0,
+    root: str = "larger",
+    validation: float = 0.05,
+    teacher_reg: float = 1e-6,
+    regs: Sequence[float] = _teacher.REGS,
+    block_size: int = 4096,
+    dtype: Any = "float64",
+) -> Method:
+    """Exact distillation as a ``Method`` of one step.
+
+    Args:
+      kernel_fn: a feature map: ``kernels.get("linear")``, ``"leaky_net"``, ``"fourier"``, ``"convolution"``, ...
+      images: ``"real"``: as close as can be to the images that the set starts from; ``"noise"``: with random ``Z``;
+        ``"minimal"``: with ``Z = 0``; ``"fixed"``: those of the start, and only the labels are solved for. With one
+        point a class and labels of rank ``k`` the first three are the same.
+      labels: of images that are made: ``"given"``, those of the start; or ``"teacher"``, the teacher's on the images of
+        the start, which brings real images closer, if they are of the teacher's rank (those of the start if not).
+      relabel: solve the labels again for the images that were found: ``"always"``, ``"never"``, or ``"auto"``, where
+        not all features can be reached.
+      reg: the student's ridge lambda_S, absolute. Above ``Info.reg_limit`` it is clamped to that, as ``Info.reg`` says
+        and, outside jit, a warning; the set must be used with ``Info.reg``.
+      root: which features of the two that belong to a positive ridge, ``"larger"`` or ``"smaller"``.
+      validation: fraction of the targets that are held out to choose the teacher's ridge; 0 for ``teacher_reg``.
+      teacher_reg: the teacher's absolute ridge if ``validation`` is 0.
+      regs: absolute ridges to choose from otherwise, ascending.
+      block_size: targets that go through the features at once.
+      dtype: precision of features and solve; ``None`` for that of the set.
+
+    Returns:
+      The method; its batch is the whole target set ``x [n, ...]``, ``y [n, k]``.
+
+    Raises:
+      InputError: ``kernel_fn`` is no feature map, or one that cannot be inverted (the text names the layer); there are
+        fewer points than classes; labels of the start have no full rank; a value is outside its range.
+
+    References:
+      NeurIPS 2024 (WI2VpcBdnd), algorithm 1.
+    """
+    where = "krr_exact.make"
+    _check_options(where, kernel_fn, images, labels, relabel, reg, root, validation, teacher_reg, regs, block_size)
+    feature_map: Any = kernel_fn
+    chosen = regs if validation else (teacher_reg,)
+
+    def init(key, distilled0):
+        del key
+        checks.same_length("krr_exact.init", "x", distilled0.x, "y", distilled0.y)
+        x, y = (jnp.array(a, jnp.result_type(a, jnp.float32)) for a in distilled0[:2])  # copies: a state may be donated
+        if images != "fixed":
+            _check_reachable("krr_exact.init", feature_map, x.shape[1:], relabel)
+            _check_labels("krr_exact.init", y, labels)
+        p = jax.eval_shape(feature_map.features, x).shape[1]
+        return State(x, y, jnp.zeros((p, y.shape[1]), x.dtype))
+
+    def step(key, state, batch):
+        checks.same_classes("krr_exact.step", "y_s", state.y, "y_t", batch.y)
+        checks.same_example_shape("krr_exact.step", "x_s", state.x, "x_t", batch.x)
+        checks.require(batch.x.shape[0] > 0, "krr_exact.step", "the batch is empty; it must hold the targets")
+        teacher_key, noise_key = jax.random.split(key)
+        split = _teacher.hold_out(teacher_key, batch, validation)
+        again = relabel == "always" or (relabel == "auto" and bool(feature_map.obstacle(state.x.shape[1:])))
+
+        noise = jax.random.normal(noise_key, (state.x.shape[0], state.weights.shape[0]), state.x.dtype)
+
+        def solve(x, y, noise):
+            found = _teacher.fit(feature_map, split, regs=chosen, block_size=block_size, dtype=x.dtype)
+            set_ = _construct(noise, x, y, found.weights, again, state.x.dtype)
+            return set_[:2], found.weights, Info(*set_[2:], found.reg, found.accuracy)
+
+        (x, y), weights, info = precision.run_in(dtype, solve, state.x, state.y, noise)
+        if not checks.is_traced(info) and info.reg < reg * (1 - 1e-6):
+            text = f"krr_exact.step: reg is {reg:g}, above its bound {float(info.reg_limit):g}, and was clamped to it"
+            warnings.warn(text, stacklevel=2)
+        return State(x, y, weights), info
+
+    def _construct(noise, x, y, w, again, stored):
+        """``(x, y, error, reg, reg_limit, rank)`` of a set for the weights ``w``."""
+        h = feature_map.features(x)
+        if images == "fixed":
+            y, used = exact.labels(h, w, reg), jnp.asarray(reg, w.dtype)
+            d = exact.inverse(h, reg)
+        else:
+            rcond = float(jnp.finfo(stored).eps) * max(y.shape)  # labels were rounded when they were stored
+            if labels == "teacher":
+                of_teacher = _within_rows(exact.labels(h, w, reg), w, rcond)
+                enough = exact.rank(of_teacher, rcond=rcond) >= exact.rank(w, rcond=rcond)
+                y = jnp.where(enough, of_teacher, y)
+            d = exact.prescribed(y, w, _free(noise, h, y, w, rcond), rcond=rcond)
+            h, used = exact.features(d, reg, root=root)
+            x = feature_map.pull_back(h, x)
+        x = _rounded(x, stored)
+        if again and images != "fixed":
+            y = exact.labels(feature_map.features(x), w, used)
+        student = exact.weights(feature_map.features(x), _rounded(y, stored), used)
+        size = jnp.linalg.norm(w)
+        error = jnp.linalg.norm(student - w) / jnp.where(size > 0, size, 1.0)
+        return x, y, error, used, exact.reg_limit(d), exact.rank(d).astype(w.dtype)
+
+    def _free(noise, h, y, w, rcond):
+        """``Z``."""
+        if images == "real":
+            return exact.inverse(h, reg)
+        if images == "minimal":
+            return None
+        return _NOISE * jnp.std(exact.prescribed(y, w, rcond=rcond)) * noise
+
+    return Method(init, step, lambda state: Distilled(state.x, state.y))
+
+
+def _within_rows(y, w, rcond):
+    """``y [m, k]``, which lies in the row space of ``w [p, k]``, without what rounding put outside of it."""
+    return y @ (jnp.linalg.pinv(w, rtol=rcond) @ w)
+
+
+def _rounded(x, dtype):
+    """``x`` as it will be stored, still in its own type; two casts in a row may be optimised away."""
+    info = jnp.finfo(dtype)
+    return lax.reduce_precision(x, info.nexp, info.nmant) if info.bits < jnp.finfo(x.dtype).bits else x
+
+
+def _check_options(where, kernel_fn, images, labels, relabel, reg, root, validation, teacher_reg, regs, block_size):
+    known = isinstance(kernel_fn, FeatureMap) and (kernel_fn.pull_back is not None or images == "fixed")
+    checks.require(
+        known,
+        where,
+        f"kernel_fn is {kernel_fn!r}, whose features are not known or cannot be inverted; expected a feature map such "
+        "as kernels.get('linear'), 'leaky_net', 'fourier' or 'convolution', or images='fixed'",
+    )
+    checks.one_of(where, "images", images, IMAGES)
+    checks.one_of(where, "labels", labels, LABELS)
+    checks.one_of(where, "relabel", relabel, RELABEL)
+    checks.one_of(where, "root", root, exact.ROOTS)
+    checks.at_least(
+        where, "reg, for the smaller root," if root == "smaller" else "reg", reg, 0, strict=root == "smaller"
+    )
+    checks.within(where, "validation", validation, 0.0, 0.5)
+    checks.at_least(where, "teacher_reg", teacher_reg, 0.0)
+    ascending = len(regs) > 0 and all(0 <= a < b for a, b in zip(regs, [*regs[1:], np.inf]))
+    checks.require(ascending, where, f"regs is {regs}; give ridges in ascending order, none negative")
+    checks.whole(where, "block_size", block_size)
+
+
+def _check_reachable(where, feature_map, shape, relabel):
+    """Some features cannot be reached, and labels are not to make up for it."""
+    obstacle = feature_map.obstacle(shape)
+    checks.require(
+        not obstacle or relabel != "never",
+        where,
+        f"{feature_map.name} cannot be inverted on examples of shape {shape}: {obstacle}; allow relabel='auto', or "
+        "make no layer wider than the one before it",
+    )
+
+
+def _check_labels(where, y, labels):
+    """One point a class, and labels of full rank; centred ones lack one, the teacher's as well."""
+    m, k = y.shape
+    checks.require(
+        m >= k,
+        where,
+        f"there are {m} points for {k} classes; no set of fewer points than classes has the teacher's weights, so give "
+        "at least one a class",
+    )
+    if labels == "given" and not checks.is_traced(y):
+        values = np.asarray(y)
+        found = int(np.linalg.matrix_rank(values))
+        centred = bool(np.abs(values.sum(axis=1)).max() <= 1e-5 * np.abs(values).max())
+        checks.require(
+            found >= k - centred,
+            where,
+            f"labels y have rank {found} and there are {k} classes; with such labels the teacher's weights are out of "
+            "reach: give points of every class, or labels='teacher'",
+        )
