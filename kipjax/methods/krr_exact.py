@@ -166,7 +166,10 @@ def make(
         x = _rounded(x, stored)
         if again and images != "fixed":
             y = exact.labels(feature_map.features(x), w, used)
-        student = exact.weights(feature_map.features(x), _rounded(y, stored), used)
+        h = feature_map.features(x)
+        # Rounding fills directions that are empty, up to this; without a ridge they would count.
+        noise_floor = float(jnp.finfo(stored).eps) * min(h.shape) ** 0.5
+        student = exact.weights(h, _rounded(y, stored), used, rcond=noise_floor)
         size = jnp.linalg.norm(w)
         error = jnp.linalg.norm(student - w) / jnp.where(size > 0, size, 1.0)
         return x, y, error, used, exact.reg_limit(d), exact.rank(d).astype(w.dtype)
