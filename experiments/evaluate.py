@@ -1,14 +1,16 @@
 """Scores distilled sets, beside random subsets of the same size under the same protocol.
 
 python -m experiments.evaluate --artifact=RUN/distilled.npz --protocol=krr
+python -m experiments.evaluate --artifact=RUN/distilled.npz --protocol=worth --sizes=10,100,1000
 python -m experiments.evaluate --artifact=RUN1/distilled.npz,RUN2/distilled.npz --protocol=kernel_transfer --kernels=...
 python -m experiments.evaluate --artifact=RUN/distilled.npz --protocol=rcig --seeds=5
 python -m experiments.evaluate --artifact=RUN/distilled.npz --protocol=cross_arch --training=dsa --arch=convnet,mlp
 
-krr: kernel ridge regression with the kernel of the artifact, or with --kernels. kernel_transfer: a table of every
-artifact (rows) against every test kernel (columns). rcig, frepo, dsa, ...: networks trained from scratch by the
-protocol of that paper. cross_arch: a table of artifacts against networks, all trained by --training. Only what the
-artifact holds is used: its images, labels and preprocessing.
+krr: kernel ridge regression with the kernel of the artifact, or with --kernels. worth: how many random real images each
+set is worth under the first of these. kernel_transfer: a table of every artifact (rows) against every test kernel
+(columns). rcig, frepo, dsa, ...: networks trained from scratch by the protocol of that paper. cross_arch: a table of
+artifacts against networks, all trained by --training. Only what the artifact holds is used: its images, labels and
+preprocessing.
 """
 
 from typing import NamedTuple
@@ -53,6 +55,7 @@ flags.DEFINE_integer(
     "Training images for the upper baseline; 0 for none. Default: 5000 for krr, else 0.",
     lower_bound=0,
 )
+flags.DEFINE_list("sizes", list(map(str, krr.SIZES)), "worth: sizes of the random subsets, ascending.")
 flags.DEFINE_integer("test_size", 0, "Test images to use, the first ones; 0 for all.", lower_bound=0)
 flags.DEFINE_float("reg", None, "Ridge. Default: that of the artifact's run, else 1e-6.", lower_bound=0.0)
 flags.DEFINE_enum("reg_unit", None, ("trace", "absolute"), "Unit of the ridge. Default: that of the run, else trace.")
@@ -116,6 +119,11 @@ def _score_kernels(made, task, options):
         chosen = _kernels(FLAGS.kernels or TRANSFER_KERNELS.split(","), made)
         return transfer.evaluate(made.distilled, task, chosen, **options)
     chosen = _kernels(FLAGS.kernels, made) if FLAGS.kernels else dict([report.test_kernel(_spec(made))])
+    if FLAGS.protocol == "worth":
+        sizes = [int(size) for size in FLAGS.sizes if size.isdigit()]
+        checks.require(len(sizes) == len(FLAGS.sizes), "--sizes", f"{FLAGS.sizes} are not all whole numbers")
+        name, fn = next(iter(chosen.items()))
+        return krr.curve(made.distilled, task, fn, model=name, sizes=sizes, **options)
     full_size = 5000 if FLAGS.full_size is None else FLAGS.full_size
     rows = [
         krr.evaluate(made.distilled, task, fn, model=name, full_size=full_size, **options)
@@ -184,6 +192,8 @@ def _lines(scored):
     for path, made, task, results in scored:
         table = _trained(made, task, results) if _training() else report.table(results, len(task.x_test))
         text += [path, table]
+        if FLAGS.protocol == "worth":
+            text.append(f"  {krr.worth(results)}")
     found = tables.sizes([one.results for one in scored])
     return "\n".join([*text, found] if found else text)
 

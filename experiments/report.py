@@ -9,7 +9,7 @@ import numpy as np
 
 from experiments import build
 from kipjax import data, kernels
-from kipjax.evaluation import Result, krr, protocols, train
+from kipjax.evaluation import Result, krr, metrics, protocols, train
 from kipjax.io import artifact as artifacts
 from kipjax.io import log, plots
 
@@ -128,9 +128,10 @@ def table(results: list[Result], test_size: int, *, by: str = "kernel ridge regr
     close = results[0].approximation
     if close:
         lines.append(
-            f"  against {close.reference_size} real images: weak epsilon {close.weak_epsilon:.4f}, "
-            f"strong epsilon {close.strong_epsilon:.4f}, compression ratio {close.compression_ratio:g}, "
-            f"r_M {close.distillation_ratio:.1f} %"
+            f"  against {close.reference_size} real images: weak epsilon "
+            f"{metrics.Interval(close.weak_epsilon, *close.weak_interval)}, strong epsilon "
+            f"{metrics.Interval(close.strong_epsilon, *close.strong_interval)}, compression ratio "
+            f"{close.compression_ratio:g}, r_M {close.distillation_ratio:.1f} %"
         )
     return "\n".join(lines)
 

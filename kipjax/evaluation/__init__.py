@@ -21,6 +21,7 @@ __all__ = [
 
 PROTOCOLS: dict[str, Callable[..., list[Result]]] = {
     "krr": krr.evaluate,
+    "worth": krr.curve,
     "kernel_transfer": transfer.evaluate,
     "cross_arch": cross_arch.evaluate,
     **{name: functools.partial(train.evaluate, protocol=name) for name in protocols.NAMED},

@@ -1,5 +1,6 @@
 """Kernel ridge regression on a distilled set: what KIP and Label Solve report (arXiv:2011.00050, section 4)."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -14,7 +15,10 @@ from kipjax.evaluation import metrics
 from kipjax.evaluation.result import Approximation, Result, Task
 from kipjax.types import Distilled, KernelFn
 
-__all__ = ["Scores", "evaluate", "predict", "score", "subset"]
+__all__ = ["SIZES", "Scores", "curve", "evaluate", "predict", "score", "subset", "worth"]
+
+SIZES = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
+"""Of random subsets that a distilled set is compared with."""
 
 
 class Scores(NamedTuple):
@@ -151,16 +155,68 @@ def evaluate(
     return results
 
 
+def curve(
+    distilled: Distilled,
+    task: Task,
+    kernel_fn: KernelFn,
+    *,
+    sizes: Sequence[int] = SIZES,
+    model: str = "kernel",
+    key: jax.Array | None = None,
+    seeds: int = 5,
+    **options: Any,
+) -> list[Result]:
+    """A distilled set beside random subsets of many sizes, by the same kernel ridge regression.
+
+    Args:
+      distilled: the set.
+      task: the data set in the same space.
+      kernel_fn: the kernel.
+      sizes: of the random subsets, ascending; those above the training set are left out.
+      model: name of the kernel in the results.
+      key: draws the subsets.
+      seeds: subsets of each size.
+      **options: of ``predict``.
+
+    Returns:
+      The results of the set, then those of the subsets of every size; ``worth`` reads the set off their curve.
+    """
+    checks.at_least("evaluation.krr.curve", "seeds", seeds, 1)
+    for size in sizes:
+        checks.whole("evaluation.krr.curve", "size", size)
+    results = [_scored("distilled", [distilled], task, kernel_fn, model, options)]
+    for key_of_size, size in zip(jax.random.split(jax.random.key(0) if key is None else key, len(sizes)), sizes):
+        if size <= len(task.x_train):
+            sets = [subset(k, task, size) for k in jax.random.split(key_of_size, seeds)]
+            results.append(_scored("random subset", sets, task, kernel_fn, model, options))
+    return results
+
+
+def worth(results: Sequence[Result]) -> metrics.Worth:
+    """``metrics.worth`` of what ``curve`` returns."""
+    ours, *subsets = results
+    sizes, accuracies = [r.size for r in subsets], [r.accuracy.mean for r in subsets]
+    return metrics.worth(ours.accuracy.mean, ours.size, sizes, accuracies)
+
+
+def _scored(name, sets, task, kernel_fn, model, options):
+    accuracies, mses = zip(*(score(kernel_fn, s, task.x_test, task.test_labels, **options) for s in sets))
+    return Result(name, sets[0].x.shape[0], model, accuracies, mses)
+
+
 def _approximation(distilled, full, results, task):
     """The distilled set's predictions against those of the largest real set."""
     y = labels.one_hot(task.test_labels, task.num_classes)
     ours, reference = results[0], results[-1]
+    weak, strong = metrics.weak_interval(distilled, full, y), metrics.strong_interval(distilled, full)
     return Approximation(
         reference.size,
-        metrics.weak_epsilon(distilled, full, y),
-        metrics.strong_epsilon(distilled, full),
+        weak.value,
+        strong.value,
         metrics.compression_ratio(reference.size, ours.size),
         metrics.distillation_ratio(ours.accuracy.mean, reference.accuracy.mean),
+        weak[1:],
+        strong[1:],
     )
 
 

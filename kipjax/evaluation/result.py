@@ -1,5 +1,6 @@
 """What every evaluation takes and gives."""
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -28,7 +29,8 @@ class Approximation(NamedTuple):
     """How close a distilled set comes to a reference set of real images (``evaluation.metrics`` defines the measures).
 
     ``reference_size`` real images; ``weak_epsilon`` and ``strong_epsilon`` with the zero-one loss, in 0..1;
-    ``compression_ratio``; ``distillation_ratio`` ``r_M`` in percent.
+    ``compression_ratio``; ``distillation_ratio`` ``r_M`` in percent; ``weak_interval`` and ``strong_interval`` are 95 %
+    bootstrap intervals of the epsilons over the test points, ``(low, high)``.
     """
 
     reference_size: int
@@ -36,6 +38,8 @@ class Approximation(NamedTuple):
     strong_epsilon: float
     compression_ratio: float
     distillation_ratio: float
+    weak_interval: tuple[float, float] = (math.nan, math.nan)
+    strong_interval: tuple[float, float] = (math.nan, math.nan)
 
 
 class Result(NamedTuple):
