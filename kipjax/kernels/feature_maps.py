@@ -155,9 +155,7 @@ def convolution(
         checks.whole(where, f"channels of layer {i}", count)
 
     def matrices(shape):
-        checks.require(
-            len(shape) == 3, where, f"examples have shape {shape}; expected images [height, width, channels]"
-        )
+        checks.require(len(shape) == 3, where, f"examples have shape {shape}; expected images [h, w, channels]")
         made = []
         for i in range(len(channels) or layers):
             out = channels[i] if channels else stride**2 * shape[2]
@@ -225,9 +223,7 @@ def _chain(where: str, layers: Layers, slope: float) -> FeatureMap:
     """Layers ``leaky(x W)`` one after the other."""
     checks.at_least(where, "slope", slope, 0.0)
     checks.require(
-        slope > 0,
-        where,
-        f"slope is {slope}: a ReLU has no inverse, so layer 1 cannot be inverted; take a slope above 0",
+        slope > 0, where, f"slope is {slope}: layer 1 would be a ReLU, which cannot be inverted; take a slope above 0"
     )
 
     def features(x):
