@@ -228,7 +228,8 @@ def worth(accuracy: float, size: int, sizes: Sequence[int], accuracies: Sequence
     checks.require(ascending, where, f"sizes are {list(sizes)}; give two or more in ascending order")
     from sklearn.isotonic import isotonic_regression
 
-    curve = isotonic_regression(np.asarray(accuracies, np.float64))
+    accuracy = round(accuracy, 12)  # as the curve, so that rounding does not make steps of what is flat
+    curve = np.round(isotonic_regression(np.asarray(accuracies, np.float64)), 12)
     logs = np.log(np.asarray(sizes, np.float64))
     if accuracy > curve[-1] or accuracy < curve[0]:
         end, bound = (sizes[-1], "at least") if accuracy > curve[-1] else (sizes[0], "at most")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kipjax import checks
-from kipjax.evaluation import PROTOCOLS, Result, Task, krr, transfer
+from kipjax.evaluation import PROTOCOLS, Result, Task, krr, metrics, transfer
 from kipjax.kernels import basic
 from kipjax.types import Distilled
 from tests.reference import krr as reference
@@ -100,7 +100,24 @@ def test_the_distilled_set_is_compared_with_the_training_set():
     assert close.weak_epsilon == pytest.approx(abs(wrong[0] - wrong[1]), abs=1e-6)
     assert close.strong_epsilon == pytest.approx((ours != full).mean(), abs=1e-6)
     assert close.distillation_ratio == pytest.approx(100 * (1 - wrong[0]) / (1 - wrong[1]), rel=1e-5)
+    for low, high, value in [
+        (*close.weak_interval, close.weak_epsilon),
+        (*close.strong_interval, close.strong_epsilon),
+    ]:
+        assert low <= value <= high
     assert krr.evaluate(some, parts, kernel_fn, seeds=1, full_size=0)[0].approximation is None
+
+
+def test_a_set_is_worth_as_many_real_images_as_do_as_well():
+    parts, kernel_fn = task(), basic.rbf()
+    results = krr.curve(krr.subset(jax.random.key(0), parts, 40), parts, kernel_fn, sizes=(3, 6, 40, 1000), seeds=2)
+    assert [(r.trained_on, r.size) for r in results] == [
+        ("distilled", 40), ("random subset", 3), ("random subset", 6), ("random subset", 40)
+    ]  # fmt: skip
+    assert all(r.accuracy.n == 2 for r in results[1:])
+    found = krr.worth(results)
+    assert found == metrics.worth(results[0].accuracy.mean, 40, [3, 6, 40], [r.accuracy.mean for r in results[1:]])
+    assert found.natural <= 40 and found.bound in ("", "at most")
 
 
 @pytest.mark.parametrize(

@@ -65,3 +65,61 @@ def test_bad_input():
         metrics.weak_epsilon(jnp.ones((3, 2)), jnp.ones((1, 2)), jnp.ones((3, 2)))
     with pytest.raises(checks.InputError, match="both need one per class"):
         metrics.strong_epsilon(jnp.ones((3, 2)), jnp.ones((3, 3)))
+
+
+def test_intervals_hold_the_epsilons_and_shrink_with_the_points():
+    rng = np.random.default_rng(0)
+    widths = []
+    for n in (100, 10_000):
+        y = np.eye(3)[rng.integers(3, size=n)]
+        f = np.where(rng.random((n, 1)) < 0.9, y, np.roll(y, 1, axis=1))
+        g = np.where(rng.random((n, 1)) < 0.7, y, np.roll(y, 1, axis=1))
+        weak, strong = metrics.weak_interval(f, g, y), metrics.strong_interval(f, g)
+        assert weak.value == metrics.weak_epsilon(f, g, y) and strong.value == metrics.strong_epsilon(f, g)
+        assert weak.low <= weak.value <= weak.high and strong.low <= strong.value <= strong.high
+        widths.append(strong.high - strong.low)
+    assert widths[0] > 5 * widths[1]
+    # 1.96 standard errors on either side of the rate of disagreement
+    assert widths[1] == pytest.approx(2 * 1.96 * math.sqrt(strong.value * (1 - strong.value) / n), rel=0.15)
+    assert 0.18 < weak.low < 0.2 < weak.high < 0.22
+    assert metrics.strong_interval(f, f)[:] == (0, 0, 0)
+    assert metrics.weak_interval(f, g, y, level=0.5).high < weak.high
+    assert metrics.weak_interval(f, g, y) == weak != metrics.weak_interval(f, g, y, seed=1)
+
+
+def test_an_interval_covers_the_truth_about_as_often_as_it_says():
+    rng = np.random.default_rng(1)
+    truth, hits = 0.3, 0
+    for _ in range(100):
+        f = np.eye(2)[(rng.random(200) < truth).astype(int)]
+        found = metrics.strong_interval(f, np.eye(2)[np.zeros(200, int)], resamples=300)
+        hits += found.low <= truth <= found.high
+    assert 87 <= hits <= 100
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "natural", "bound"),
+    [
+        (0.5, 10, ""),
+        (0.8, 1000, ""),
+        (0.75, math.sqrt(100 * 1000), ""),
+        (0.7, 100, ""),
+        (0.81, 1000, "at least"),
+        (0.49, 10, "at most"),
+    ],
+)
+def test_worth_in_natural_images_is_read_off_the_curve(accuracy, natural, bound):
+    found = metrics.worth(accuracy, 5, [10, 100, 1000], [0.5, 0.7, 0.8])
+    assert found.natural == pytest.approx(natural) and found.ratio == pytest.approx(natural / 5)
+    assert found.bound == bound and str(found).endswith(f"({bound})" if bound else f"{natural / 5:.3g}")
+
+
+def test_a_curve_that_falls_on_the_way_is_made_monotone():
+    # 0.7 and 0.6 become 0.65 twice; the first of a flat part counts
+    assert metrics.worth(0.65, 1, [10, 20, 40, 80], [0.5, 0.7, 0.6, 0.8]).natural == pytest.approx(20)
+    with pytest.raises(checks.InputError, match="two or more in ascending order"):
+        metrics.worth(0.5, 1, [20, 10], [0.5, 0.6])
+    with pytest.raises(checks.InputError, match="two or more in ascending order"):
+        metrics.worth(0.5, 1, [20], [0.5])
+    with pytest.raises(checks.InputError, match="a bootstrap needs two"):
+        metrics.strong_interval(np.eye(2)[:1], np.eye(2)[:1])
