@@ -5,7 +5,7 @@ import math
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kipjax import checks
@@ -34,6 +34,7 @@ def test_weak_and_strong_epsilon_equal_their_definitions():
     assert metrics.strong_epsilon(f, g, metrics.squared) == pytest.approx(squares[2], rel=1e-6)
 
 
+@settings(deadline=None)  # the first example compiles
 @given(st.integers(0, 1000))
 def test_equal_models_are_zero_close_and_strong_bounds_weak(seed):
     """With the zero-one loss the weak epsilon is at most the strong one (triangle inequality)."""
