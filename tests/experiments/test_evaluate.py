@@ -50,6 +50,19 @@ def test_krr_repeats_what_the_run_reported(runs, tmp_path):
     assert rows[1]["accuracy"]["n"] == 2 and "(n=2)" in done.stdout
 
 
+def test_worth_reads_the_set_off_the_curve_of_random_subsets(runs, tmp_path):
+    flags = [f"--artifact={runs['label_solve'] / 'distilled.npz'}", "--protocol=worth", "--seeds=2"]
+    out = tmp_path / "worth.json"
+    done = cli(*flags, "--sizes=10,40,2000", f"--out={out}")
+    assert done.returncode == 0, done.stderr
+    assert [(row["trained_on"], row["size"]) for row in json.loads(out.read_text())] == [
+        ("distilled", 10), ("random subset", 10), ("random subset", 40)
+    ]  # fmt: skip
+    assert "random real images, compression ratio" in done.stdout.splitlines()[-1]
+    refused = cli(*flags, "--sizes=10,many")
+    assert refused.returncode == 2 and "not all whole numbers" in refused.stderr and "Traceback" not in refused.stderr
+
+
 def test_kernel_transfer_prints_a_row_per_artifact_and_a_column_per_kernel(runs, tmp_path):
     out = tmp_path / "transfer.json"
     paths = ",".join(str(folder / "distilled.npz") for folder in runs.values())
