@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
+from experiments import experts
 from kipjax import checks, data, kernels, methods, models
 from kipjax.core import labels
 from kipjax.evaluation import Task
@@ -52,7 +53,11 @@ def experiment(config: ml_collections.ConfigDict) -> Experiment:
     first = network(config, parts) if trains_networks(config) else kernel(config, options)
     method = _call("method", methods.METHODS, config.method.name, first, options)
     start = _start(config, parts)
-    return Experiment(dataset, preprocess, parts, method, start, sampler(config.batch, parts))
+    if config.batch.kind == "experts":
+        sample = experts.sampler(config, first, dataset, preprocess)
+    else:
+        sample = sampler(config.batch, parts)
+    return Experiment(dataset, preprocess, parts, method, start, sample)
 
 
 def prepare(config: ml_collections.ConfigDict, dataset: data.Dataset) -> Preprocess:
@@ -74,10 +79,13 @@ def trains_networks(config: ml_collections.ConfigDict) -> bool:
 
 
 def network(config: ml_collections.ConfigDict, parts: Task):
-    """The network that ``config.model`` names; a ConvNet's depth 0 is what the size of the images asks for."""
-    options = _options(config.model)
-    if options.get("depth") == 0:
-        options["depth"] = models.depth_for(min(parts.x_train.shape[1:3]))
+    """The network that ``config.model`` names; a field that is 0 or "" is left to the network.
+
+    A ConvNet's depth is then what the size of the images asks for.
+    """
+    options = {name: value for name, value in _options(config.model).items() if value is False or value not in (0, "")}
+    if isinstance(models.get(config.model.name, num_classes=parts.num_classes), models.convnet.ConvNet):
+        options.setdefault("depth", models.depth_for(min(parts.x_train.shape[1:3])))
     return models.get(config.model.name, num_classes=parts.num_classes, **options)
 
 
@@ -135,7 +143,7 @@ def sampler(config: ml_collections.ConfigDict, parts: Task) -> Sampler:
         "all": lambda: data.samplers.uniform(parts.x_train, y, batch_size=len(y)),
         "uniform": lambda: data.samplers.uniform(parts.x_train, y, batch_size=config.size),
         "class_balanced": lambda: data.samplers.class_balanced(parts.x_train, y, batch_size=config.size, **options),
-        "per_class": lambda: data.samplers.per_class(parts.x_train, y, batch_size=config.size, **options),
+        "per_class": lambda: data.samplers.per_class(parts.x_train, y, batch_size=config.size, fill=True, **options),
     }
     checks.one_of("config.batch", "kind", config.kind, kinds)
     return kinds[config.kind]()

@@ -2,16 +2,20 @@
 
 from collections.abc import Callable
 
-from kipjax.methods import cig, frepo, kip, label_solve, rcig, rfad, vig
+from kipjax.methods import cig, dc, dm, dsa, frepo, kip, label_solve, mtt, rcig, rfad, vig
 from kipjax.types import Method
 
-__all__ = ["METHODS", "cig", "frepo", "kip", "label_solve", "rcig", "rfad", "vig"]
+__all__ = ["METHODS", "cig", "dc", "dm", "dsa", "frepo", "kip", "label_solve", "mtt", "rcig", "rfad", "vig"]
 
 METHODS: dict[str, Callable[..., Method]] = {
     "cig": cig.make,
+    "dc": dc.make,
+    "dm": dm.make,
+    "dsa": dsa.make,
     "frepo": frepo.make,
     "kip": kip.make,
     "label_solve": label_solve.make,
+    "mtt": mtt.make,
     "rcig": rcig.make,
     "rfad": rfad.make,
     "vig": vig.make,
