@@ -1,7 +1,7 @@
 """What the configs of DC, DSA, DM and MTT share: data sets, network, protocol, and the words of a variant.
 
-A variant is a list of words, ``FILE.py:cifar10,10``: a data set (Fashion-MNIST without one), images per class, ``cpu`` for
-a run of minutes on a CPU, ``tiny`` for one of seconds. Any field can be changed on top, the papers' ablations among them:
+A variant is a list of words, ``FILE.py:cifar10,10``: a data set (Fashion-MNIST without one), images per class, ``cpu``
+for a run of minutes on a CPU, ``tiny`` for one of seconds. Any field can be changed on top, the papers' ablations too:
 
 - ``--config.model.activation=sigmoid|relu|leaky|swish``, ``--config.model.norm=none|batch|instance|layer|group``,
   ``--config.model.pool=avg|max|none``, ``--config.model.depth=1..4``, ``--config.model.width=32|64|128|256``;
@@ -22,14 +22,7 @@ _DIGITS = ("mnist", "svhn")
 def base(name: str):
     """The start of such a config: Fashion-MNIST, one image per class, 256 real images of every class."""
     config = common.networks(name)
-    config.model = {
-        "name": "dc_convnet",
-        "depth": 0,
-        "width": 128,
-        "activation": "relu",
-        "norm": "instance",
-        "pool": "avg",
-    }
+    config.model.update(name="dc_convnet", norm="instance", pool="avg")
     config.batch.update(kind="per_class", size=256)
     config.log_every, config.checkpoint_every = 10, 50
     config.evaluation.update(protocol=name, arch="dc_convnet", width=0)

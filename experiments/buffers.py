@@ -2,9 +2,9 @@
 
 python -m experiments.buffers --config=configs/mtt/images.py:cifar10,10 --config.experts.path=experts/cifar10
 
-The folder gets one ``expert_0000.npz`` after the other, ``config.experts.count`` in all, each with its network, data set
-and preprocessing inside; a run that was killed goes on with the first that is missing. Distillation by the same config
-reads them: ``python -m experiments.distill`` with the same ``--config.experts.path``.
+The folder gets one ``expert_0000.npz`` after the other, ``config.experts.count`` in all, each with its network, data
+set and preprocessing inside; a run that was killed goes on with the first that is missing. Distillation by the same
+config reads them: ``python -m experiments.distill`` with the same ``--config.experts.path``.
 """
 
 import functools

@@ -1,14 +1,15 @@
 """MTT on MNIST, Fashion-MNIST, SVHN, CIFAR-10 and CIFAR-100 at 1, 10 or 50 images per class. At paper scale: not run.
 
-python -m experiments.buffers --config=configs/mtt/images.py:cifar10,10 --config.experts.path=experts/cifar10_zca
-python -m experiments.distill --config=configs/mtt/images.py:cifar10,10 --config.experts.path=experts/cifar10_zca --workdir=runs/mtt_cifar10_10
-python -m experiments.buffers --config=configs/mtt/images.py:cpu --config.experts.path=experts/fashion_mnist_cpu
-python -m experiments.distill --config=configs/mtt/images.py:cpu,10 --config.experts.path=experts/fashion_mnist_cpu --workdir=runs/mtt_fashion_mnist_10_cpu
+python -m experiments.buffers --config=configs/mtt/images.py:cifar10,10 --config.experts.path=EXPERTS
+python -m experiments.distill --config=configs/mtt/images.py:cifar10,10 --config.experts.path=EXPERTS --workdir=RUN
+python -m experiments.buffers --config=configs/mtt/images.py:cpu --config.experts.path=EXPERTS
+python -m experiments.distill --config=configs/mtt/images.py:cpu,10 --config.experts.path=EXPERTS --workdir=RUN
 
 The setting of arXiv:2203.11932 and of its commands: real images, width 128, 100 experts of 50 epochs, 5000 steps, ZCA
 where the table below says so. Its test accuracies in percent at 1, 10, 50 a class: CIFAR-10 46.3, 65.3, 71.6; CIFAR-100
-24.3, 40.1, 47.7, the best of many evaluations, where we report the last. The paper has no grey or digit images; they take
-the numbers of CIFAR-10 without ZCA. ``configs/matching.py`` lists the words of a variant and the flags of the ablations.
+24.3, 40.1, 47.7, the best of many evaluations, where we report the last. The paper has no grey or digit images; they
+take the numbers of CIFAR-10 without ZCA. Images per class do not matter to the experts but for ZCA.
+``configs/matching.py`` lists the words of a variant and the flags of the ablations.
 """
 
 from configs import matching

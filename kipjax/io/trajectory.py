@@ -77,19 +77,21 @@ def require_same(where: str, meta: dict[str, Any], expected: dict[str, Any]) -> 
     Raises:
       InputError: one is not; the text names it, and what it is and should be.
     """
-    for name, value in to_jsonable(expected, where).items():
-        found = meta.get(name)
-        if isinstance(value, dict) and isinstance(found, dict):
-            require_same(
-                where, {f"{name}.{key}": v for key, v in found.items()}, {f"{name}.{k}": v for k, v in value.items()}
-            )
-            continue
+    found, wanted = _flat(meta), _flat(to_jsonable(expected, where))
+    for name, value in wanted.items():
         checks.require(
-            found == value,
+            found.get(name) == value,
             where,
-            f"the expert has {name} {found!r} and this run {value!r}; use experts of the same network and data, or train "
-            "others with python -m experiments.buffers",
+            f"the expert has {name} {found.get(name)!r} and this run {value!r}; use experts of the same network and "
+            "data, or train others with python -m experiments.buffers",
         )
+
+
+def _flat(tree, prefix=""):
+    """The entries of nested dicts by dotted name."""
+    if not isinstance(tree, dict):
+        return {prefix[:-1]: tree}
+    return {name: value for key, part in tree.items() for name, value in _flat(part, f"{prefix}{key}.").items()}
 
 
 def _checked(where, parameters):
@@ -109,9 +111,8 @@ def _meta(where, raw):
         meta = json.loads(raw.tobytes().decode())
     except ValueError:
         meta = None
-    checks.require(
-        isinstance(meta, dict) and meta.get("format") == FORMAT, where, "an .npz, but no kipjax trajectory by its meta"
-    )
+    if not isinstance(meta, dict) or meta.get("format") != FORMAT:
+        raise checks.InputError(f"{where}: an .npz, but no kipjax trajectory (its meta does not say {FORMAT})")
     version = meta.get("format_version")
     checks.require(
         isinstance(version, int) and version <= FORMAT_VERSION,

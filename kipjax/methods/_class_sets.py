@@ -14,8 +14,8 @@ __all__ = ["ClassSets", "join", "split", "start"]
 
 
 class ClassSets(NamedTuple):
-    """By class: real images ``x_t [k, b, ...]`` with ``weights [k, b]`` (0 for rows that only fill the batch), images of
-    the set ``x_s [k, ipc, ...]``, and the class itself, ``labels [k]``."""
+    """By class: real images ``x_t [k, b, ...]`` with ``weights [k, b]``, 0 for rows that only fill the batch; images of
+    the set ``x_s [k, ipc, ...]``; the class itself, ``labels [k]``."""
 
     x_t: jax.Array
     weights: jax.Array

@@ -21,7 +21,8 @@ __all__ = ["CLASSES", "block_size", "check", "each", "epoch", "one_by_one", "sum
 CLASSES = ("auto", "map", "vmap")
 
 # Images of one pass on a CPU: so few that the maps between two layers stay in its cache. Measured on two busy cores,
-# gradient of 256 images of 28x28, ConvNet of width 128: 1.35 s for 4 or 8 at once, 1.45 for 16, 1.62 for 64, 2.0 for all.
+# gradient of 256 images of 28x28, ConvNet of width 128: 1.35 s with 4 or 8 at once, 1.45 with 16, 1.62 with 64, 1.8 to
+# 2.0 with all.
 _CPU_BLOCK = 8
 
 

@@ -35,7 +35,7 @@ LOOPS = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: 
 
 
 class State(NamedTuple):
-    """Images ``x [m, ...]``, their fixed targets ``y [m, k]``, momentum, the network, and matching steps taken at it."""
+    """Images ``x [m, ...]``, their fixed targets ``y [m, k]``, momentum, the network, matching steps taken at it."""
 
     x: jax.Array
     y: jax.Array
@@ -182,10 +182,12 @@ def make(
 
     def match(variables, key, x_t, weights, x_s, label):
         """``(distance [], gradient like x_s)`` of one class."""
-        change = (lambda x: x) if match_augment is None else (lambda x: match_augment(key, x))
+
+        def change(x):
+            return x if match_augment is None else match_augment(key, x)
 
         def total(params, x, weights):
-            logits = model.apply({**variables, "params": params}, x)
+            logits, _ = network.forward(model, {**variables, "params": params}, x)
             return _sgd.weighted_loss(logits, jnp.broadcast_to(label, len(x)), weights)
 
         def gradient(x, weights):

@@ -2,8 +2,8 @@
 
 Paper: Zhao, Bilen, "Dataset Condensation with Differentiable Siamese Augmentation", ICML 2021, arXiv:2102.08259.
 
-It is DC whose real and synthetic images of a class go through one and the same transformation, drawn anew for each class
-at each matching step (section 3.2), and whose networks are trained on augmented images, each with a draw of its own.
+It is DC whose real and synthetic images of a class go through one and the same transformation, drawn anew for each
+class at each matching step (section 3.2), and whose networks are trained on augmented images, each with its own draw.
 """
 
 from flax import linen as nn

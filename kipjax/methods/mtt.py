@@ -150,14 +150,15 @@ def make(
         starts = jax.random.randint(epoch_key, (len(batch.x),), 0, bound(state.count))
 
         def objective(learned):
-            values = [student(*learned, one, at, i) for i, (one, at) in enumerate(zip(batch.x, starts))]
-            return sum(values) / len(values)
+            x, lr = learned
+            values = [student(x, lr, one, at, i) for i, (one, at) in enumerate(zip(batch.x, starts))]
+            return jnp.mean(jnp.stack(values))
 
         def student(x, lr, trajectory, at, i):
-            gradient = student_gradient(template, x, state.y, *(jax.random.fold_in(k, i) for k in keys))
+            keys = jax.random.fold_in(order_key, i), jax.random.fold_in(augment_key, i)
+            gradient = student_gradient(template, x, state.y, *keys)
             return outer_loss(gradient, trajectory[at], trajectory[at + expert_epochs], lr, steps=steps)
 
-        keys = order_key, augment_key
         loss, (slope, lr_slope) = jax.value_and_grad(objective)((state.x, state.lr))
         updates, opt_state = optimizer.update(slope, state.opt_state)
         lr_update, lr_opt_state = lr_optimizer.update(lr_slope, state.lr_opt_state)
