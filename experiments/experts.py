@@ -20,7 +20,7 @@ _NOT_OF_NETWORK = ("parent", "name", "lowering")
 def sampler(
     config: ml_collections.ConfigDict, model: nn.Module, dataset: data.Dataset, preprocess: Preprocess
 ) -> Sampler:
-    """``sample(key) -> Batch`` of one trajectory ``x [1, epochs + 1, p]`` of ``config.experts.path``; ``y`` is not used.
+    """``sample(key) -> Batch`` of one trajectory ``x [1, epochs + 1, p]`` in ``config.experts.path``; ``y`` is unused.
 
     Raises:
       InputError: there are no experts, or they are of another network or data set, or trained for too few epochs.

@@ -107,7 +107,7 @@ def trajectory_distance(student: PyTree, target: PyTree, start: PyTree) -> jax.A
     where = "matching.trajectory_distance"
     _require_alike(where, ("student", student), ("target", target))
     _require_alike(where, ("start", start), ("target", target))
-    return _squares(student, target) / _squares(start, target)
+    return jnp.asarray(_squares(student, target) / _squares(start, target))
 
 
 def _cosine(a, b):
