@@ -49,12 +49,9 @@ CASES = {
     "rcig, adam": (net, {"solve": "adam", **STEPS, **POOL}),
     "rcig, a part of the images": (net, {"subsample": 4, "repeats": 2, "block_size": 5, "ema_decay": 0.0, **POOL}),
     "dc": (net, {"outer": 2, "inner": 2, "network_batch_size": 4}),
-    "dc, one batched pass": (net, {"classes": "vmap"}),
     "dsa": (lambda: networks.Small(K, norm=True), {"strategy": "flip_crop", "outer": 2, "inner": 1}),
     "dm": (net, {"strategy": "flip_crop"}),
-    "dm, batch norm": (lambda: networks.Small(K, norm=True), {"strategy": "none"}),
-    "mtt": (net, {"steps": 2, "expert_epochs": 1, "max_start_epoch": 2, "learning_rate": 1.0, "strategy": "flip"}),
-    "mtt, parts of the set": (net, {"steps": 3, "batch_size": 4, "max_start_epoch": 2, "strategy": "none", **GENTLE}),
+    "mtt": (net, {"steps": 3, "batch_size": 4, "max_start_epoch": 2, "strategy": "flip", **GENTLE}),
     "frepo": (net, {"pool_size": 2, "reg": 1e-2}),  # at 1e-6, float32 features of rank 5 have no steady gradient
     "rfad": (net, {"networks": 2, "learn_labels": True}),
 }
@@ -77,7 +74,7 @@ def trajectory(key, model):
 BATCHES = {"dc": by_class, "dsa": by_class, "dm": by_class, "mtt": trajectory}
 
 # What takes long outside jit, operation by operation, and has a sibling that runs there.
-LONG = {"vig", "cig", "rcig, conjugate gradients", "rcig, adam", "rcig, a part of the images"}
+LONG = {"dsa", "vig", "cig", "rcig, conjugate gradients", "rcig, adam", "rcig, a part of the images"}
 # Entries whose gradient is zero but for rounding move by the learning rate either way under LAMB.
 TOLERANCE = {"frepo": 2e-3}
 
