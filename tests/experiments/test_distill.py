@@ -48,6 +48,10 @@ def test_the_tiny_variant_of_every_config_runs(path, tmp_path, capsys, request):
         config.data.data_dir = request.getfixturevalue("idx_folder")
     if config.data.name == "cifar10":
         config.data.data_dir = request.getfixturevalue("cifar_folder")
+    if "experts" in config:
+        config.experts.path = str(tmp_path / "experts")
+        importlib.import_module("experiments.buffers").train(config)
+        capsys.readouterr()
     trainer.run(config, str(tmp_path))
     made = kipjax.load(tmp_path / "distilled.npz")
     assert made.distilled.x.shape[0] == 10 * config.init.ipc

@@ -206,9 +206,8 @@ def test_dsa_changes_real_and_synthetic_images_alike():
     state = method.init(jax.random.key(0), start)
     for i in range(6):
         _, info = step(jax.random.key(i), state, same)
-        assert abs(float(info.loss)) < 1e-2
-    a, b = (step(jax.random.key(i), state, batch)[0].x for i in range(2))
-    assert not np.allclose(a, b)
+        assert abs(float(info.loss)) < 0.05  # not zero: the epsilon of the distance
+    assert float(step(jax.random.key(0), state, same._replace(x=same.x[:, :, ::-1]))[1].loss) > 1
 
 
 @pytest.mark.parametrize(

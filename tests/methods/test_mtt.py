@@ -110,7 +110,7 @@ def start_epochs(method, model, start, batch, state=None):
     """Start epochs of many draws, told by the loss: epoch ``t`` is far from its target by a factor of its own."""
     state = state or method.init(jax.random.key(0), start)
     found = jax.vmap(lambda key: method.step(key, state, batch)[1].loss)(jax.random.split(jax.random.key(5), 60))
-    return set(np.round(np.asarray(found), 4).tolist())
+    return {round(float(loss), 4) for loss in found}
 
 
 def test_start_epochs_stay_below_their_bound_and_grow_with_the_curriculum():
@@ -121,7 +121,7 @@ def test_start_epochs_stay_below_their_bound_and_grow_with_the_curriculum():
             jax.random.key(0), bounded.init(jax.random.key(0), start), Batch(batch.x[:, t:], batch.y))[1].loss)
         for t in range(4)
     ]  # fmt: skip
-    possible = np.round(possible, 4).tolist()
+    possible = [round(loss, 4) for loss in possible]
     assert len(set(possible)) == 4
     assert start_epochs(bounded, model, start, batch) == set(possible[:3])
     grown = gentle(model, max_start_epoch=3, student_lr=0.05, curriculum_steps=10)
