@@ -243,7 +243,7 @@ def _outer_steps(solve, width, aim) -> Row:
 
 
 def _matching(name, config, ipc, steps, aim) -> Row:
-    """``steps`` steps of a matching method, an iteration of the paper, against the arithmetic that they cannot avoid."""
+    """An iteration of the paper (``steps`` steps of the method) against the arithmetic that it cannot avoid."""
     config = config.get_config(str(ipc))
     experiment = build.experiment(config)
     timed = _scanned(experiment, steps)
