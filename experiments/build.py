@@ -11,13 +11,14 @@ import ml_collections
 from kipjax import checks, data, kernels, methods, models
 from kipjax.core import labels
 from kipjax.evaluation import Task
-from kipjax.types import Distilled, Method, Preprocess, Sampler
+from kipjax.types import Batch, Distilled, Method, Preprocess, Sampler
 
 __all__ = [
     "Experiment",
     "augmentation",
     "experiment",
     "kernel",
+    "kernel_arguments",
     "kernel_name",
     "kernel_spec",
     "network",
@@ -41,7 +42,8 @@ class Experiment(NamedTuple):
 
 def experiment(config: ml_collections.ConfigDict) -> Experiment:
     """Everything that a run needs, from its config. The starting set depends on ``config.seed`` alone."""
-    dataset = data.load(config.data.name, data_dir=config.data.data_dir or None)
+    source = config.data
+    dataset = data.load(source.name, data_dir=source.data_dir or None, image_size=source.image_size)
     preprocess = prepare(config, dataset)
     parts = _tested_on(task(dataset, preprocess), config.data.test_size)._replace(name=config.data.name)
     options = _options(config.method)
@@ -49,6 +51,8 @@ def experiment(config: ml_collections.ConfigDict) -> Experiment:
         options["decay_steps"] = config.steps
     if len(config.augment):
         options["augment"] = augmentation(config.augment, preprocess)
+    if config.validation_ipc:
+        options["validation"] = _validation(config, parts)
     first = network(config, parts) if trains_networks(config) else kernel(config, options)
     method = _call("method", methods.METHODS, config.method.name, first, options)
     start = _start(config, parts)
@@ -110,13 +114,14 @@ def kernel_spec(config: ml_collections.ConfigDict, logs: Any = None) -> Any:
       logs: logarithms of learned hyperparameters, which take the place of the starting values.
     """
     if isinstance(config.kernel, (list, tuple)):
-        return [_kernel_arguments(dict(spec)) for spec in config.kernel]
+        return [kernel_arguments(dict(spec)) for spec in config.kernel]
     learned = {name: math.exp(value) for name, value in (logs or {}).items()}
-    return _kernel_arguments(config.kernel.to_dict()) | learned
+    return kernel_arguments(config.kernel.to_dict()) | learned
 
 
-def _kernel_arguments(spec):
-    return {"get" if name == "kind" else name: value for name, value in spec.items()}
+def kernel_arguments(spec) -> dict[str, Any]:
+    """The arguments of ``kernels.get`` from a config's field ``kernel``."""
+    return {"get" if name == "kind" else name: value for name, value in dict(spec).items()}
 
 
 def kernel_name(spec: Any) -> str:
@@ -165,6 +170,13 @@ def _tested_on(parts, size):
     """The first ``size`` test examples, or all for 0."""
     checks.whole("config.data", "test_size", size, 0)
     return parts._replace(x_test=parts.x_test[:size], test_labels=parts.test_labels[:size]) if size else parts
+
+
+def _validation(config, parts):
+    """Random training images on which a method picks its step."""
+    key = jax.random.fold_in(jax.random.key(config.seed), 1)
+    options = {"ipc": config.validation_ipc, "num_classes": parts.num_classes}
+    return Batch(*data.initial.real(key, parts.x_train, parts.train_labels, **options)[:2])
 
 
 def _start(config, parts):

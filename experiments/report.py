@@ -13,7 +13,17 @@ from kipjax.evaluation import Result, krr, protocols, train
 from kipjax.io import artifact as artifacts
 from kipjax.io import log, plots
 
-__all__ = ["artifact", "as_dict", "evaluate", "fingerprint", "table", "test_accuracy", "test_kernel", "write"]
+__all__ = [
+    "artifact",
+    "as_dict",
+    "by_kernels",
+    "evaluate",
+    "fingerprint",
+    "table",
+    "test_accuracy",
+    "test_kernel",
+    "write",
+]
 
 
 def artifact(config, experiment: build.Experiment, state) -> artifacts.Artifact:
@@ -25,6 +35,7 @@ def artifact(config, experiment: build.Experiment, state) -> artifacts.Artifact:
         **_through(config, state),
         "label_convention": "learned" if _learned_labels(experiment, made) else "centered one-hot",
         "dataset": config.data.name,
+        "image_size": config.data.image_size,
         "data_fingerprint": fingerprint(dataset),
         "class_names": list(dataset.class_names),
         "train_size": len(dataset.x_train),
@@ -68,7 +79,18 @@ def evaluate(config, experiment: build.Experiment, made: artifacts.Artifact) -> 
     key = jax.random.key(config.seed + 1)
     if build.trains_networks(config):
         return _trained(config, experiment, made.distilled, key=key, **_seeds(config))
-    name, kernel_fn = test_kernel(made.meta["kernel"])
+    return _by_kernel(made.meta["kernel"], config, experiment, made, key)
+
+
+def by_kernels(config, experiment: build.Experiment, made: artifacts.Artifact) -> list[Result]:
+    """Test results of a network method's set under each kernel of ``config.evaluation.kernels``."""
+    key = jax.random.key(config.seed + 1)
+    kernels = [build.kernel_arguments(spec) for spec in config.evaluation.kernels]
+    return [result for spec in kernels for result in _by_kernel(spec, config, experiment, made, key)]
+
+
+def _by_kernel(spec, config, experiment, made, key):
+    name, kernel_fn = test_kernel(spec)
     return krr.evaluate(made.distilled, experiment.task, kernel_fn, model=name, key=key, **_kernel_options(config))
 
 
@@ -142,17 +164,21 @@ def write(workdir: str, made: artifacts.Artifact, experiment: build.Experiment, 
     pictures = _pictures(workdir, made, experiment)
     results = evaluate(config, experiment, made)
     by = _protocol(config, experiment, len(made.distilled.x))
+    besides = by_kernels(config, experiment, made)
     log.write_json(
         os.path.join(workdir, "summary.json"),
         {
             "results": [as_dict(result) for result in results],
             "protocol": by,
+            **({"results_by_kernels": [as_dict(result) for result in besides]} if besides else {}),
             "seconds": seconds,
             "device": jax.devices()[0].device_kind,
             "versions": artifacts.load(path).meta["versions"],
         },
     )
     print(table(results, len(experiment.task.x_test), by=by))
+    if besides:
+        print(table(besides, len(experiment.task.x_test)))
     print(f"artifact  {path}")
     for picture in pictures:
         print(f"picture   {picture}")

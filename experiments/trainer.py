@@ -56,6 +56,7 @@ def compiled(experiment: build.Experiment, count: int):
 def train(config, experiment: build.Experiment, workdir: str, *, resume: bool, chunk=None):
     """Steps from the start, or from the last checkpoint, to ``config.steps``; returns the method's final state.
 
+    A method that says ``stopped`` in its Info, as RFAD does once its validation loss no longer falls, ends the run.
     ``chunk(count)`` gives the program of ``count`` steps, of which a run needs one, or two for a shorter last stretch.
     """
     chunk = chunk or functools.cache(functools.partial(compiled, experiment))
@@ -75,18 +76,22 @@ def train(config, experiment: build.Experiment, workdir: str, *, resume: bool, c
         if resume:
             print(f"resuming at step {step} of {config.steps}" if restored else "no checkpoint yet; starting anew")
         with log.Progress(config.steps, start=step) as progress:
-            while step < config.steps:
+            stopped = False
+            while step < config.steps and not stopped:
                 count = min(config.log_every - step % config.log_every, config.steps - step)
                 state, infos = chunk(count)(experiment.sample, run_key, state, jnp.asarray(step))
                 step += count
                 line = {name: float(np.mean(values)) for name, values in infos._asdict().items()}
                 _require_finite(line, step, checkpoints)
+                stopped = line.get("stopped") == 1
                 if config.eval_every and step % config.eval_every == 0:
                     line["test_accuracy"] = report.test_accuracy(config, experiment, state)
                 metrics.append(step, line)
                 progress.update(step, line)
-                if step % config.checkpoint_every == 0 or step == config.steps:
+                if step % config.checkpoint_every == 0 or step == config.steps or stopped:
                     checkpoints.save(step, state, {"fingerprint": data})
+        if stopped:
+            print(f"stopped at step {step}: {config.method.name} has found no better set for long enough")
     return state
 
 

@@ -29,6 +29,7 @@ def net():
 # Step sizes are given: the search for them doubles what there is to compile, and has tests of its own.
 STEPS = {"inner_steps": 3, "hessian_steps": 3, "inner_step_size": 1e-3, "hessian_step_size": 1e-2}
 POOL = {"pool_size": 2, "pool_steps": 2}
+VALIDATION = {"validation": Batch(jnp.ones((3, 4, 4, 1)), jnp.eye(3)), "validate_every": 2, "validation_networks": 2}
 CASES = {
     "kip": (basic.rbf, {}),
     "kip, labels too": (basic.rbf, {"learn_labels": True}),
@@ -47,6 +48,7 @@ CASES = {
     "rcig, a part of the images": (net, {"subsample": 4, "repeats": 2, "block_size": 5, "ema_decay": 0.0, **POOL}),
     "frepo": (net, {"pool_size": 2, "reg": 1e-2}),  # at 1e-6, float32 features of rank 5 have no steady gradient
     "rfad": (net, {"networks": 2, "learn_labels": True}),
+    "rfad, validated": (net, {"networks": 2, **VALIDATION}),
 }
 
 

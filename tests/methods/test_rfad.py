@@ -9,6 +9,7 @@ from kipjax.checks import InputError
 from kipjax.core import linearize
 from kipjax.kernels import features, infinite, random_features
 from kipjax.methods import rfad
+from kipjax.models import network
 from kipjax.types import Batch, Distilled
 from tests.reference import networks
 
@@ -112,6 +113,40 @@ def test_networks_are_fresh_at_every_step():
     assert abs(float(infos[0].loss - infos[1].loss)) > 1e-4
 
 
+def test_the_result_is_that_of_the_best_validation_and_learning_ends_there():
+    """A rate so large that it gets worse: looks at steps 2, 4, 6; four steps after the best one all stands still."""
+    start, validation = problem()
+    options = {"validation": validation, "validate_every": 2, "validation_networks": 3, "patience": 4}
+    method = rfad.make(networks.Small(K), networks=4, learning_rate=3.0, transform_rate=1.0, **options)
+    state, step = jax.jit(method.init)(jax.random.key(0), start), jax.jit(method.step)
+    np.testing.assert_array_equal(method.distilled(state).x, start.x)
+    history, stopped = [state.learned], []
+    for i in range(12):
+        state, info = step(jax.random.key(i), state, validation)
+        history.append(state.learned)
+        stopped.append(float(info.stopped))
+
+    model = networks.Small(K)
+    fixed = random_features.draw(
+        jax.random.key(0),
+        lambda k: network.init(model, k, start.x),
+        lambda v, x: network.forward(model, v, x)[1],
+        count=3,
+    )
+    looks = {at: rfad.outer_loss(fixed, made_from(h), h.y, h.log_temp, validation)[0] for at, h in enumerate(history)}
+    first_stop = stopped.index(1.0)
+    best = min((at for at in looks if at and at % 2 == 0 and at <= first_stop), key=looks.get)
+    assert first_stop == best + 4 and all(stopped[first_stop:])
+    assert int(state.best.at) == best and int(state.count) == first_stop
+    np.testing.assert_allclose(state.best.loss, looks[best], rtol=1e-5)
+    np.testing.assert_allclose(method.distilled(state).x, made_from(history[best]), rtol=1e-5, atol=1e-6)
+    jax.tree.map(np.testing.assert_array_equal, history[first_stop], history[-1])
+
+
+def made_from(learned):
+    return (learned.x.reshape(M, -1) @ learned.transform).reshape(learned.x.shape)
+
+
 def test_what_is_not_learned_stays():
     _, start, state, _ = run(2, learn_images=False, learn_transform=False, learn_labels=True, loss="mse")
     np.testing.assert_array_equal(state.learned.x, start.x)
@@ -123,6 +158,7 @@ def test_what_is_not_learned_stays():
     ("options", "message"),
     [
         ({"networks": 0}, "networks is 0"),
+        ({"patience": 0}, "patience is 0"),
         ({"loss": "hinge"}, "loss is 'hinge'; choose one of platt, mse"),
         ({"learn_images": False, "learn_transform": False}, "nothing is learned"),
     ],
