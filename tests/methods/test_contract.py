@@ -110,6 +110,10 @@ def parts(request):
     return case(request.param)
 
 
+# Compiling a case again for a transformation takes long; variants of a method differ little there.
+TRANSFORMED = [pytest.param(name, marks=[pytest.mark.slow] if "," in name else [], id=name) for name in CASES]
+
+
 def test_step_keeps_structure_shapes_and_dtypes(parts):
     method, start, batch, state = parts[:4]
     new, info = parts.step(jax.random.key(1), state, batch)
@@ -150,6 +154,7 @@ def test_step_under_scan_equals_a_loop(parts):
     assert all(len(leaf) == 3 for leaf in jax.tree.leaves(infos))
 
 
+@pytest.mark.parametrize("parts", TRANSFORMED, indirect=True)
 def test_many_seeds_under_vmap(parts):
     method, start, batch, _ = parts[:4]
     init_keys, keys = jax.random.split(jax.random.key(2), 2), jax.random.split(jax.random.key(3), 2)
@@ -159,6 +164,7 @@ def test_many_seeds_under_vmap(parts):
     close(parts, jax.tree.map(lambda leaf: leaf[1], many), one)
 
 
+@pytest.mark.parametrize("parts", TRANSFORMED, indirect=True)
 @pytest.mark.skipif(jax.device_count() < 2, reason="needs two devices; tests force four CPU devices")
 def test_replicated_on_two_devices_by_pmap_and_shard_map(parts):
     method, _, batch, state = parts[:4]
