@@ -12,6 +12,8 @@ __all__ = ["base", "by_variant", "ipc", "method", "networks", "tiny_networks"]
 def base() -> ml_collections.ConfigDict:
     """Every field with its default.
 
+    - ``seed``, and the ``num_seeds`` from it on that are distilled at once, each to an artifact of its own.
+    - ``devices`` that share the targets of each step; 0 for all (on a CPU, one of each process).
     - ``data``: ``name``, ``data_dir`` and ``image_size`` of ``kipjax.data.load``; ``test_size``: only the first so many
       test examples are scored (0: all); ``preprocess`` has the ``kind`` of ``kipjax.data.preprocess.fit`` and that
       kind's arguments.
@@ -28,14 +30,16 @@ def base() -> ml_collections.ConfigDict:
       (pixel units) and ``fraction`` of the batch they are applied to.
     - ``validation_ipc``: training images per class on which a method that stops early picks its step (0: none).
     - ``steps`` in all; ``log_every`` steps are one compiled dispatch; test accuracy is reported every ``eval_every``
-      steps (0: at the end only) and never used; a checkpoint every ``checkpoint_every`` steps.
+      steps (0: at the end only) and never used; a checkpoint every ``checkpoint_every`` steps, of which the newest
+      ``checkpoints_kept`` stay.
     - ``evaluation``: by kernel ridge regression: ``reg``, ``reg_unit``, ``seeds`` random subsets, ``full_size``
       training points for the upper baseline, ``block_size``, ``dtype``; by trained networks: ``protocol`` of
       ``kipjax.evaluation.PROTOCOLS``, ``arch`` and its ``width`` (0: the paper's), ``seeds`` networks,
       ``subset_seeds`` random subsets; ``kernels``, each as in ``kernel``, score such a set besides.
     """
     config = ml_collections.ConfigDict()
-    config.seed = 0
+    config.seed, config.num_seeds = 0, 1
+    config.devices = 0
     config.data = ml_collections.ConfigDict(
         {"name": "digits", "data_dir": "", "image_size": 0, "test_size": 0, "preprocess": {"kind": "standardize"}}
     )
@@ -51,6 +55,7 @@ def base() -> ml_collections.ConfigDict:
     config.log_every = 50
     config.eval_every = 0
     config.checkpoint_every = 500
+    config.checkpoints_kept = 2
     config.evaluation = ml_collections.ConfigDict(
         {"reg": 1e-6, "reg_unit": "trace", "seeds": 5, "full_size": 5000, "block_size": 2048, "dtype": "float64"}
     )

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import ml_collections
 
 from kipjax import checks, data, kernels, methods, models
-from kipjax.core import labels
+from kipjax.core import labels, sharding
 from kipjax.evaluation import Task
 from kipjax.types import Batch, Distilled, Method, Preprocess, Sampler
 
@@ -24,6 +24,9 @@ __all__ = [
     "network",
     "prepare",
     "sampler",
+    "seeds",
+    "slower",
+    "starts",
     "task",
     "trains_networks",
 ]
@@ -38,6 +41,7 @@ class Experiment(NamedTuple):
     method: Method
     start: Distilled
     sample: Sampler
+    mesh: Any = None
 
 
 def experiment(config: ml_collections.ConfigDict) -> Experiment:
@@ -46,6 +50,39 @@ def experiment(config: ml_collections.ConfigDict) -> Experiment:
     dataset = data.load(source.name, data_dir=source.data_dir or None, image_size=source.image_size)
     preprocess = prepare(config, dataset)
     parts = _tested_on(task(dataset, preprocess), config.data.test_size)._replace(name=config.data.name)
+    method, start = _method(config, parts, preprocess), _start(config, parts, config.seed)
+    over = sharding.for_run(config.devices)
+    sample = sharding.data_parallel(sharding.on_every_device(sampler(config.batch, parts), over), over)
+    return Experiment(dataset, preprocess, parts, method, start, sample, over)
+
+
+def seeds(config: ml_collections.ConfigDict) -> range:
+    """The seeds of a run."""
+    return range(config.seed, config.seed + config.num_seeds)
+
+
+def starts(config: ml_collections.ConfigDict, made: Experiment) -> list[Distilled]:
+    """The starting set of each seed."""
+    return [made.start, *(_start(config, made.task, seed) for seed in seeds(config)[1:])]
+
+
+def slower(config: ml_collections.ConfigDict, made: Experiment, factor: float) -> Experiment:
+    """The experiment with a learning rate that many times as large.
+
+    Raises:
+      InputError: the method has no learning rate.
+    """
+    rate = config.method.get("learning_rate")
+    checks.require(
+        rate is not None, "--on_divergence", f"{config.method.name} has no learning_rate to lower; choose 'stop'"
+    )
+    config = ml_collections.ConfigDict(config)
+    config.method.learning_rate = rate * factor
+    return made._replace(method=_method(config, made.task, made.preprocess))
+
+
+def _method(config, parts, preprocess):
+    """The method with its network or kernel and all that the other parts of the config say about it."""
     options = _options(config.method)
     if options.get("decay_steps") == -1:
         options["decay_steps"] = config.steps
@@ -54,9 +91,7 @@ def experiment(config: ml_collections.ConfigDict) -> Experiment:
     if config.validation_ipc:
         options["validation"] = _validation(config, parts)
     first = network(config, parts) if trains_networks(config) else kernel(config, options)
-    method = _call("method", methods.METHODS, config.method.name, first, options)
-    start = _start(config, parts)
-    return Experiment(dataset, preprocess, parts, method, start, sampler(config.batch, parts))
+    return _call("method", methods.METHODS, config.method.name, first, options)
 
 
 def prepare(config: ml_collections.ConfigDict, dataset: data.Dataset) -> Preprocess:
@@ -179,8 +214,8 @@ def _validation(config, parts):
     return Batch(*data.initial.real(key, parts.x_train, parts.train_labels, **options)[:2])
 
 
-def _start(config, parts):
-    key = jax.random.fold_in(jax.random.key(config.seed), 0)
+def _start(config, parts, seed):
+    key = jax.random.fold_in(jax.random.key(seed), 0)
     one = config.init.kind != "class_means" or config.init.ipc == 1
     checks.require(one, "config.init", f"ipc is {config.init.ipc}; class_means has one image per class, set ipc to 1")
     ipc, k = config.init.ipc, parts.num_classes

@@ -1,6 +1,7 @@
 """The folder of one run: made, recognised and refused before any work is done."""
 
 import contextlib
+import glob
 import json
 import os
 import shutil
@@ -13,7 +14,7 @@ from kipjax.io import log
 
 __all__ = ["MAY_CHANGE", "check_schedule", "claim", "prepare"]
 
-MAY_CHANGE = ("steps", "eval_every", "evaluation", "checkpoint_every")
+MAY_CHANGE = ("steps", "eval_every", "evaluation", "checkpoint_every", "checkpoints_kept", "devices")
 """Fields that a resumed run may change: they do not touch what was computed so far."""
 
 FILES = ("config.json", "metrics.jsonl", "distilled.npz", "distilled.png", "labels.png", "summary.json")
@@ -26,8 +27,9 @@ def check_schedule(config: ml_collections.ConfigDict) -> None:
         checks.at_least("config.evaluation", name, evaluation[name], least)
     checks.one_of("config.evaluation", "reg_unit", evaluation.reg_unit, krr.REG_UNITS)
     checks.one_of("config.evaluation", "dtype", evaluation.dtype, ("float32", "float64"))
-    for name in ("steps", "log_every", "checkpoint_every"):
+    for name in ("steps", "log_every", "checkpoint_every", "checkpoints_kept", "num_seeds"):
         checks.at_least("config", name, config[name], 1)
+    checks.whole("config", "devices", config.devices, 0)
     checks.at_least("config", "eval_every", config.eval_every, 0)
     for name in ("eval_every", "checkpoint_every"):
         checks.require(
@@ -85,8 +87,13 @@ def claim(workdir: str, config: ml_collections.ConfigDict, *, overwrite: bool = 
 def _delete_run(workdir):
     shutil.rmtree(os.path.join(workdir, "checkpoints"), ignore_errors=True)
     for name in FILES:
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(os.path.join(workdir, name))
+        stem, suffix = os.path.splitext(name)
+        for path in (
+            os.path.join(workdir, name),
+            *glob.glob(os.path.join(glob.escape(workdir), f"{stem}_seed*{suffix}")),
+        ):
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(path)
 
 
 def _read(path):
