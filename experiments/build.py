@@ -1,5 +1,6 @@
 """From a config to the parts of an experiment: data, starting set, kernel, method, sampler."""
 
+import copy
 import inspect
 import math
 from typing import Any, NamedTuple
@@ -26,22 +27,25 @@ __all__ = [
     "sampler",
     "seeds",
     "slower",
-    "starts",
     "task",
     "trains_networks",
 ]
 
 
 class Experiment(NamedTuple):
-    """The parts of one run."""
+    """The parts of one run; ``starts`` has the starting set of each seed, ``start`` is the first."""
 
     dataset: data.Dataset
     preprocess: Preprocess
     task: Task
     method: Method
-    start: Distilled
+    starts: list[Distilled]
     sample: Sampler
     mesh: Any = None
+
+    @property
+    def start(self) -> Distilled:
+        return self.starts[0]
 
 
 def experiment(config: ml_collections.ConfigDict) -> Experiment:
@@ -50,20 +54,15 @@ def experiment(config: ml_collections.ConfigDict) -> Experiment:
     dataset = data.load(source.name, data_dir=source.data_dir or None, image_size=source.image_size)
     preprocess = prepare(config, dataset)
     parts = _tested_on(task(dataset, preprocess), config.data.test_size)._replace(name=config.data.name)
-    method, start = _method(config, parts, preprocess), _start(config, parts, config.seed)
+    method, starts = _method(config, parts, preprocess), [_start(config, parts, seed) for seed in seeds(config)]
     over = sharding.for_run(config.devices)
     sample = sharding.data_parallel(sharding.on_every_device(sampler(config.batch, parts), over), over)
-    return Experiment(dataset, preprocess, parts, method, start, sample, over)
+    return Experiment(dataset, preprocess, parts, method, starts, sample, over)
 
 
 def seeds(config: ml_collections.ConfigDict) -> range:
     """The seeds of a run."""
     return range(config.seed, config.seed + config.num_seeds)
-
-
-def starts(config: ml_collections.ConfigDict, made: Experiment) -> list[Distilled]:
-    """The starting set of each seed."""
-    return [made.start, *(_start(config, made.task, seed) for seed in seeds(config)[1:])]
 
 
 def slower(config: ml_collections.ConfigDict, made: Experiment, factor: float) -> Experiment:
@@ -76,7 +75,7 @@ def slower(config: ml_collections.ConfigDict, made: Experiment, factor: float) -
     checks.require(
         rate is not None, "--on_divergence", f"{config.method.name} has no learning_rate to lower; choose 'stop'"
     )
-    config = ml_collections.ConfigDict(config)
+    config = copy.deepcopy(config)
     config.method.learning_rate = rate * factor
     return made._replace(method=_method(config, made.task, made.preprocess))
 

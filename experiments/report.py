@@ -168,7 +168,7 @@ def write(
         artifacts.save(path, one)
     pictures = [
         p
-        for one, start, name in zip(made, build.starts(config, experiment), names)
+        for one, start, name in zip(made, experiment.starts, names)
         for p in _pictures(workdir, one, start, experiment, name)
     ]
     results = pooled([evaluate(config, experiment, one) for one in made])

@@ -145,7 +145,7 @@ def train(config, experiment: build.Experiment, workdir: str, *, resume: bool, c
 def _beginning(config, experiment):
     """``(keys, states)`` before the first step: of the one seed, or stacked."""
     pairs = [jax.random.split(jax.random.key(seed)) for seed in build.seeds(config)]
-    starts = build.starts(config, experiment)
+    starts = experiment.starts
     if config.num_seeds == 1:
         (run_key, init_key), *_ = pairs
         return run_key, jax.jit(experiment.method.init)(init_key, starts[0])
