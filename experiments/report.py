@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from experiments import build
-from kipjax import data, kernels
+from kipjax import checks, data, kernels
 from kipjax.evaluation import Result, krr, protocols, train
 from kipjax.io import artifact as artifacts
 from kipjax.io import log, plots
@@ -17,6 +17,7 @@ __all__ = [
     "artifact",
     "as_dict",
     "by_kernels",
+    "check",
     "evaluate",
     "fingerprint",
     "pooled",
@@ -83,6 +84,26 @@ def evaluate(config, experiment: build.Experiment, made: artifacts.Artifact) -> 
     return _by_kernel(made.meta["kernel"], config, experiment, made, key)
 
 
+def check(config, experiment: build.Experiment) -> None:
+    """Refuses, before the run, an evaluation that could not be done after it.
+
+    Raises:
+      InputError: a protocol, network or kernel does not exist.
+    """
+    for spec in config.evaluation.kernels:
+        test_kernel(build.kernel_arguments(spec))
+    if build.trains_networks(config):
+        _network(config, experiment.task)
+        protocols.for_task(config.evaluation.protocol, experiment.task, len(experiment.start.x))
+        checks.whole("config.evaluation", "subset_seeds", config.evaluation.subset_seeds, 0)
+
+
+def _network(config, task):
+    evaluation = config.evaluation
+    checks.whole("config.evaluation", "width", evaluation.width, 0)
+    return train.build(evaluation.arch, task, **({"width": evaluation.width} if evaluation.width else {}))
+
+
 def by_kernels(config, experiment: build.Experiment, made: artifacts.Artifact) -> list[Result]:
     """Test results of a network method's set under each kernel of ``config.evaluation.kernels``."""
     key = jax.random.key(made.meta["seed"] + 1)
@@ -96,9 +117,7 @@ def _by_kernel(spec, config, experiment, made, key):
 
 
 def _trained(config, experiment, made, **options):
-    evaluation = config.evaluation
-    width = {"width": evaluation.width} if evaluation.width else {}
-    model = train.build(evaluation.arch, experiment.task, **width)
+    evaluation, model = config.evaluation, _network(config, experiment.task)
     flip = bool(config.method.get("flip", False))
     return train.evaluate(
         made, experiment.task, model, protocol=evaluation.protocol, name=evaluation.arch, flip=flip, **options

@@ -12,7 +12,7 @@ from kipjax import checks
 from kipjax.core import krr
 from kipjax.io import log
 
-__all__ = ["MAY_CHANGE", "check_schedule", "claim", "prepare"]
+__all__ = ["MAY_CHANGE", "check_schedule", "claim", "prepare", "require_identical"]
 
 MAY_CHANGE = ("steps", "eval_every", "evaluation", "checkpoint_every", "checkpoints_kept", "devices")
 """Fields that a resumed run may change: they do not touch what was computed so far."""
@@ -84,6 +84,16 @@ def claim(workdir: str, config: ml_collections.ConfigDict, *, overwrite: bool = 
     log.write_json(os.path.join(workdir, "config.json"), config)
 
 
+def require_identical(workdir: str, config: ml_collections.ConfigDict) -> None:
+    """The finished run in the folder must be of this very config.
+
+    Raises:
+      InputError: it is not.
+    """
+    path = os.path.join(workdir, "config.json")
+    _require_same(path, _read(path), log.to_jsonable(config), may_change=())
+
+
 def _delete_run(workdir):
     shutil.rmtree(os.path.join(workdir, "checkpoints"), ignore_errors=True)
     for name in FILES:
@@ -106,11 +116,11 @@ def _read(path):
     return found
 
 
-def _require_same(path, before, wanted):
+def _require_same(path, before, wanted, may_change=MAY_CHANGE):
     differing = [
         f"{name} was {old!r} and is {new!r}"
         for name, old, new in _differences(before, wanted)
-        if name.split(".")[0] not in MAY_CHANGE
+        if name.split(".")[0] not in may_change
     ]
     checks.require(
         not differing,

@@ -17,7 +17,7 @@ import os
 from absl import flags
 from ml_collections import config_flags
 
-from experiments import cli, trainer
+from experiments import cli, run_folder, trainer
 from kipjax import checks
 from kipjax.io import log
 
@@ -49,6 +49,9 @@ def parse(text: str, config) -> list[tuple[str, object]]:
     for part in field.split("."):
         checks.one_of("--grid", f"field of {field}", part, node.keys() if hasattr(node, "keys") else ())
         node = node[part]
+    plain = isinstance(node, (bool, int, float, str))
+    inside = f"one of its fields ({', '.join(node.keys())})" if hasattr(node, "keys") else "another field"
+    checks.require(plain, "--grid", f"{field} is {node!r}; only single values have a grid: take {inside}")
     return [(field, _typed(field, value, node)) for value in values.split(",")]
 
 
@@ -66,7 +69,9 @@ def one(config, choice: Choice, workdir: str) -> dict:
     config.update_from_flattened_dict(dict(choice))
     folder = os.path.join(workdir, _name(choice))
     summary = os.path.join(folder, "summary.json")
-    if not os.path.exists(summary):
+    if os.path.exists(summary):
+        run_folder.require_identical(folder, config)
+    else:
         try:
             trainer.run(config, folder, resume=os.path.exists(os.path.join(folder, "config.json")))
         except checks.NumericalError as error:

@@ -41,6 +41,7 @@ def run(config, workdir: str, *, resume: bool = False, overwrite: bool = False, 
         run_folder.prepare(workdir, config, resume=resume, overwrite=overwrite)
     began = time.monotonic()
     experiment = build.experiment(config)
+    report.check(config, experiment)
     if first:
         run_folder.claim(workdir, config, overwrite=overwrite)
         _announce(config, experiment)
@@ -124,7 +125,8 @@ def train(config, experiment: build.Experiment, workdir: str, *, resume: bool, c
                     state, infos = chunk(count)(experiment.sample, keys, state, jnp.asarray(step))
                     line = {name: float(np.mean(values)) for name, values in infos._asdict().items()}
                 step += count
-                _require_finite(line, step, checkpoints, rolled_back)
+                where = step, checkpoints, rolled_back
+                _require_finite(line, *where)
                 stopped = line.get("stopped") == 1
                 if config.eval_every and step % config.eval_every == 0:
                     line["test_accuracy"] = report.test_accuracy(config, experiment, _each(config, state)[0])
@@ -133,6 +135,7 @@ def train(config, experiment: build.Experiment, workdir: str, *, resume: bool, c
                     progress.update(step, line)
                 told = watch.told()
                 if step % config.checkpoint_every == 0 or step == config.steps or stopped or told:
+                    _require_finite({"the distilled set": _total(config, experiment, state)}, *where)
                     checkpoints.save(step, sharding.on_this_process(state), extra)
                 if told and step < config.steps and not stopped:
                     checkpoints.wait()
@@ -160,6 +163,12 @@ def _each(config, state):
     if config.num_seeds == 1:
         return [state]
     return [jax.tree.map(lambda leaf, i=i: leaf[i], state) for i in range(config.num_seeds)]
+
+
+def _total(config, experiment, state):
+    """The sum of all sets, which is finite where they are."""
+    sets = [experiment.method.distilled(one)[:2] for one in _each(config, state)]
+    return float(sum(np.sum(leaf, dtype=np.float64) for leaf in jax.tree.leaves(sets)))
 
 
 def _placed(shapes, over):

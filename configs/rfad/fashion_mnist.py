@@ -14,7 +14,7 @@ def get_config(variant: str = ""):
     config = common.networks("rfad")
     config.data.name = "fashion_mnist"
     config.model.update(name="rfad_convnet", width=256)
-    config.evaluation.update(protocol="rfad", arch="rfad_convnet", width=1024, reg=config.method.reg)
+    config.evaluation.update(protocol="rfad", arch="rfad_convnet", width=1024, reg=5e-3, full_size=0)
     config.evaluation.kernels = tuple({"name": "convpool3", "kind": kind, "b_std": 0.1} for kind in ("nngp", "ntk"))
     config.batch.size = 5120
     config.validation_ipc = 500
@@ -28,12 +28,12 @@ def cpu(config):
     config.batch.size = 500
     config.validation_ipc = 100
     config.steps = 1000
+    config.evaluation.kernels = ()
 
 
 def tiny(config):
     common.tiny_networks(config)
     config.evaluation.protocol = "rcig"
     config.evaluation.kernels = ({"name": "fc1", "kind": "nngp"},)
-    config.evaluation.full_size = 0
     config.method.update(validate_every=2, validation_networks=2)
     config.validation_ipc = 2

@@ -42,7 +42,7 @@ class Learned(NamedTuple):
 
 
 class Best(NamedTuple):
-    """The set of the lowest validation ``loss []``, the step ``at []`` which it was found, the networks' key data."""
+    """The set of the lowest validation ``loss []``, the step ``at []`` of it, the networks' threefry ``key [2]``."""
 
     learned: Learned
     loss: jax.Array
@@ -118,6 +118,7 @@ def make(
     validate_every: int = 40,
     validation_networks: int = 16,
     patience: int = 1000,
+    block_size: int = 1280,
     solve_dtype: Any = "float64",
 ) -> Method:
     """RFAD as a ``Method``.
@@ -135,6 +136,7 @@ def make(
       validate_every: steps between two looks at them.
       validation_networks: how many, the same ones each time.
       patience: steps without a lower validation loss after which nothing changes any more.
+      block_size: images that go through a network at once, for more than that many; 0 for all through all networks.
       solve_dtype: precision of the solve.
 
     Returns:
@@ -150,7 +152,8 @@ def make(
     network.require_features(where, model)
     checks.whole(where, "networks", networks)
     checks.one_of(where, "loss", loss, ("platt", "mse"))
-    for name, value in (("reg", reg), ("learning_rate", learning_rate), ("transform_rate", transform_rate)):
+    rates_given = (("transform_rate", transform_rate), ("temperature_rate", temperature_rate))
+    for name, value in (("reg", reg), ("learning_rate", learning_rate), *rates_given):
         checks.at_least(where, name, value, 0.0, strict=True)
     learned = {"x": learn_images, "y": learn_labels, "transform": learn_transform, "log_temp": loss == "platt"}
     checks.require(
@@ -167,6 +170,8 @@ def make(
         ("patience", patience),
     ):
         checks.whole(where, name, count)
+    checks.at_least(where, "patience", patience, validate_every)
+    checks.whole(where, "block_size", block_size, 0)
 
     def random_kernel(key, x, count):
         return random_features.draw(
@@ -174,6 +179,7 @@ def make(
             lambda k: network.init(model, k, x),
             lambda variables, x: network.forward(model, variables, x)[1],
             count=count,
+            block_size=block_size,
         )
 
     def objective(at, kernel_fn, batch):
@@ -192,7 +198,7 @@ def make(
                 jax.tree.map(jnp.array, start),
                 jnp.asarray(jnp.inf, x.dtype),
                 jnp.array(count),
-                jax.random.key_data(key),
+                jax.random.bits(key, (2,), "uint32"),
             )
         return State(start, optimizer.init(start), best, count)
 
@@ -200,7 +206,9 @@ def make(
         """``best`` after a look at the validation images, if one is due."""
 
         def look():
-            kernel_fn = random_kernel(jax.random.wrap_key_data(best.key), learned.x, validation_networks)
+            kernel_fn = random_kernel(
+                jax.random.wrap_key_data(best.key, impl="threefry2x32"), learned.x, validation_networks
+            )
             value = objective(learned, kernel_fn, validation)[0].astype(best.loss.dtype)
             found = Best(learned, value, count, best.key)
             return jax.tree.map(lambda a, b: jnp.where(value < best.loss, a, b), found, best)

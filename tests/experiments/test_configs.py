@@ -116,6 +116,64 @@ def test_it_says_how_to_run_it(path):
     assert "tiny" in variants(path)
 
 
+# The papers' tables: images per class -> steps, mirror images, images of a gradient (0: all), ridge.
+RCIG = {
+    "mnist": {"": (15000, False, 0, 5e-4), "10": (10000, False, 0, 5e-4), "50": (5000, False, 0, 5e-4)},
+    "fashion_mnist": {"": (15000, False, 0, 5e-4), "10": (10000, False, 0, 5e-4), "50": (5000, False, 0, 5e-4)},
+    "cifar10": {"": (15000, True, 0, 5e-4), "10": (10000, True, 0, 5e-4), "50": (5000, True, 0, 5e-4)},
+    "cifar100": {"": (10000, True, 0, 5e-4), "10": (5000, True, 0, 5e-4), "50": (4000, False, 2000, 5e-4)},
+    "tiny_imagenet": {"": (5000, True, 0, 5e-4), "10": (2000, False, 500, 5e-4)},
+    "imagenette": {"": (6000, True, 0, 5e-2), "10": (3000, True, 0, 5e-2)},
+}
+
+
+def test_rows_of_rcigs_table():
+    """arXiv:2302.06755, appendix; what they share, and the activation, which is ReLU from 64 x 64 pixels on."""
+    for name, rows in RCIG.items():
+        for variant, (steps, flip, subsample, reg) in rows.items():
+            config = module(f"configs/rcig/{name}.py").get_config(variant)
+            assert config.init.ipc == int(variant or 1), (name, variant)
+            found = (config.steps, config.method.flip, config.method.subsample, config.method.reg)
+            assert found == (steps, flip, subsample, reg), (name, variant)
+            assert config.model.activation == ("relu" if "image" in name else "softplus"), name
+            assert (config.batch.size, config.batch.kind, config.model.width) == (1024, "uniform", 128)
+            assert (config.method.pool_size, config.method.pool_max_age, config.method.inner_steps) == (30, 100, 20)
+            assert (config.data.preprocess.kind == "zca") == ("mnist" not in name)
+
+
+def test_rows_of_frepos_and_rfads_tables():
+    """Mirror images and label scale of arXiv:2206.00719; ridge, rates and batches of arXiv:2210.12067."""
+    flips = {"mnist": "", "fashion_mnist": "", "cifar10": "1 10 50", "cifar100": "1", "tiny_imagenet": "1"}
+    scales = {"cifar100": 10**-0.5, "tiny_imagenet": 20**-0.5}
+    for name, where in (flips | {"imagenette": "1 10"}).items():
+        for variant in ("", "10"):
+            config = module(f"configs/frepo/{name}.py").get_config(variant)
+            assert config.method.flip == ((variant or "1") in where.split()), (name, variant)
+            assert config.init.scale == pytest.approx(scales.get(name, 1.0))
+            assert (config.method.reg, config.method.learning_rate, config.method.pool_size) == (1e-6, 3e-4, 10)
+            assert config.model.norm == "batch" and config.model.norm_placement == "before_conv"
+    for name in ("mnist", "fashion_mnist", "cifar10", "cifar100", "svhn"):
+        config = module(f"configs/rfad/{name}.py").get_config("")
+        assert (config.batch.size, config.model.width, config.method.networks) == (5120, 256, 8)
+        assert (config.method.reg, config.method.learning_rate, config.method.transform_rate) == (5e-3, 1e-3, 5e-5)
+        assert config.validation_ipc == (100 if name == "cifar100" else 500)
+        assert [spec["kind"] for spec in config.evaluation.kernels] == ["nngp", "ntk"]
+
+
+def test_an_evaluation_that_cannot_be_done_is_refused_before_the_run(tmp_path, local):
+    for field, value, words in (
+        ("evaluation.protocol", "rcg", "protocol is 'rcg'"),
+        ("evaluation.arch", "foo", "foo"),
+        ("evaluation.kernels", ({"name": "fcx", "kind": "ntk"},), "fcx"),
+        ("evaluation.subset_seeds", -1, "subset_seeds is -1"),
+    ):
+        config = local(module("configs/rcig/digits.py").get_config("tiny"))
+        config.update_from_flattened_dict({field: value})
+        with pytest.raises(checks.InputError, match=words):
+            trainer.run(config, str(tmp_path / "run"))
+        assert not list((tmp_path / "run").glob("*"))
+
+
 def test_every_variant_builds_its_experiment(local):
     """Data, kernel or network, method and starting set of the full-size variants, on small files of few images."""
     for path in CONFIGS:

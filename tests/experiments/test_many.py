@@ -184,7 +184,8 @@ def test_a_diverged_run_goes_back_once_with_half_the_rate(tmp_path, monkeypatch,
     monkeypatch.setattr(build, "slower", lambda *a, real=build.slower: built.append(a[2]) or real(*a))
 
     def diverges_once(line, step, checkpoints, rolled_back):
-        seen.append((step, rolled_back))
+        if "loss" in line:
+            seen.append((step, rolled_back))
         require({"loss": np.nan} if step == 6 and not rolled_back else line, step, checkpoints, rolled_back)
 
     monkeypatch.setattr(trainer, "_require_finite", diverges_once)
@@ -203,6 +204,14 @@ def test_a_diverged_run_goes_back_once_with_half_the_rate(tmp_path, monkeypatch,
         10,
         12,
     ]
+
+
+def test_a_set_that_is_not_finite_is_no_good_checkpoint(tmp_path):
+    """The loss is that before the update, so a single step that ruins the set has a finite one."""
+    config = load("configs/kip/digits.py", **{"steps": 1, "log_every": 1, "method.learning_rate": 3.3e38})
+    config.checkpoint_every = 1
+    with pytest.raises(interruption.Diverged, match=r"the distilled set not finite by step 1; .* checkpoint is none"):
+        trainer.run(config, str(tmp_path))
 
 
 def test_one_that_diverges_again_stops(tmp_path, capsys):

@@ -35,6 +35,8 @@ def test_values_get_the_type_of_their_field(config):
         ("steps=many", "steps is 'many'; expected int, as in 6"),
         ("steps.more=1", "field of steps.more"),
         ("method.learn_labels=2", "expected bool"),
+        ("method=rcig", "only single values have a grid: take one of its fields"),
+        ("learn_kernel=w_std", "only single values have a grid"),
     ],
 )
 def test_wrong_grids_are_named(config, text, words):
@@ -56,6 +58,10 @@ def test_a_sweep_runs_reads_back_and_keeps_a_diverged_cell(config, tmp_path, cap
     good, bad = cells[:2]
     assert good["results"][0]["trained_on"] == "distilled" and "not finite" in bad["diverged"]
     assert f"{100 * good['results'][0]['accuracy']['mean']:.2f}" in printed and printed.count("diverged") >= 4
+    config.method.reg = 0.5
+    with pytest.raises(checks.InputError, match=r"method\.reg was"):
+        sweep.main()
+    config.method.reg = 1e-6
     monkeypatch.setattr(sweep.trainer, "run", lambda *_, **__: (_ for _ in ()).throw(checks.NumericalError("again")))
     sweep.main()
     again = json.loads((tmp_path / "table.json").read_text())["cells"]

@@ -108,6 +108,16 @@ def test_the_map_starts_as_the_identity_and_is_part_of_the_result():
     assert np.mean([i.loss for i in infos[-10:]]) < np.mean([i.loss for i in infos[:10]])
 
 
+def test_in_blocks_the_kernel_and_its_gradient_are_the_same(x64):
+    x = jax.random.normal(jax.random.key(1), (7, 7), jnp.float64)
+    whole, blocks = (
+        random_features.draw(jax.random.key(0), wide, relu_features, count=3, block_size=size) for size in (0, 3)
+    )
+    np.testing.assert_allclose(blocks(x, x), whole(x, x), rtol=1e-12)
+    slopes = [jax.grad(lambda a, k=k: (k(a, x) ** 2).sum())(x) for k in (whole, blocks)]
+    np.testing.assert_allclose(*slopes, rtol=1e-9)
+
+
 def test_networks_are_fresh_at_every_step():
     _, _, _, infos = run(2, learning_rate=1e-12, transform_rate=1e-12, temperature_rate=1e-12)
     assert abs(float(infos[0].loss - infos[1].loss)) > 1e-4
@@ -128,7 +138,7 @@ def test_the_result_is_that_of_the_best_validation_and_learning_ends_there():
 
     model = networks.Small(K)
     fixed = random_features.draw(
-        jax.random.key(0),
+        jax.random.wrap_key_data(state.best.key, impl="threefry2x32"),
         lambda k: network.init(model, k, start.x),
         lambda v, x: network.forward(model, v, x)[1],
         count=3,
@@ -159,6 +169,9 @@ def test_what_is_not_learned_stays():
     [
         ({"networks": 0}, "networks is 0"),
         ({"patience": 0}, "patience is 0"),
+        ({"patience": 30}, "patience is 30; it must be at least 40"),
+        ({"temperature_rate": -1.0}, "temperature_rate is -1"),
+        ({"block_size": -1}, "block_size is -1"),
         ({"loss": "hinge"}, "loss is 'hinge'; choose one of platt, mse"),
         ({"learn_images": False, "learn_transform": False}, "nothing is learned"),
     ],
