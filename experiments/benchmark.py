@@ -93,7 +93,7 @@ def driver_overhead() -> Row:
     config = _config(images_per_class=1)
     config.steps, config.log_every, config.eval_every, config.checkpoint_every = 1000, 100, 0, 1000
     experiment = build.experiment(config)
-    chunk = functools.cache(lambda count: trainer.compiled(experiment, count))
+    chunk = functools.cache(lambda count: trainer.compiled(config, experiment, count))
 
     def driver():
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):

@@ -48,7 +48,7 @@ def train(config) -> None:
     folder, count = config.experts.path, config.experts.count
     checks.require(bool(folder), "config.experts", "path is empty; name the folder for the experts")
     checks.whole("config.experts", "count", count)
-    dataset = data.load(config.data.name, data_dir=config.data.data_dir or None)
+    dataset = build.load(config)
     preprocess = build.prepare(config, dataset)
     task = build.task(dataset, preprocess)
     model = build.network(config, task)

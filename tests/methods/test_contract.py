@@ -32,6 +32,7 @@ def net():
 STEPS = {"inner_steps": 3, "hessian_steps": 3, "inner_step_size": 1e-3, "hessian_step_size": 1e-2}
 GENTLE = {"learning_rate": 1.0, "curriculum_steps": 2}
 POOL = {"pool_size": 2, "pool_steps": 2}
+VALIDATION = {"validation": Batch(jnp.ones((3, 4, 4, 1)), jnp.eye(3)), "validate_every": 2, "validation_networks": 2}
 CASES = {
     "kip": (basic.rbf, {}),
     "kip, labels too": (basic.rbf, {"learn_labels": True}),
@@ -54,6 +55,7 @@ CASES = {
     "mtt": (net, {"steps": 3, "batch_size": 4, "max_start_epoch": 2, "strategy": "flip", **GENTLE}),
     "frepo": (net, {"pool_size": 2, "reg": 1e-2}),  # at 1e-6, float32 features of rank 5 have no steady gradient
     "rfad": (net, {"networks": 2, "learn_labels": True}),
+    "rfad, validated": (net, {"networks": 2, **VALIDATION}),
 }
 
 
@@ -132,6 +134,10 @@ def parts(request):
     return case(request.param)
 
 
+# Compiling a case again for a transformation takes long; variants of a method differ little there.
+TRANSFORMED = [pytest.param(name, marks=[pytest.mark.slow] if "," in name else [], id=name) for name in CASES]
+
+
 def test_step_keeps_structure_shapes_and_dtypes(parts):
     method, start, batch, state = parts[:4]
     new, info = parts.step(jax.random.key(1), state, batch)
@@ -172,6 +178,7 @@ def test_step_under_scan_equals_a_loop(parts):
     assert all(len(leaf) == 3 for leaf in jax.tree.leaves(infos))
 
 
+@pytest.mark.parametrize("parts", TRANSFORMED, indirect=True)
 def test_many_seeds_under_vmap(parts):
     method, start, batch, _ = parts[:4]
     init_keys, keys = jax.random.split(jax.random.key(2), 2), jax.random.split(jax.random.key(3), 2)
@@ -181,6 +188,7 @@ def test_many_seeds_under_vmap(parts):
     close(parts, jax.tree.map(lambda leaf: leaf[1], many), one)
 
 
+@pytest.mark.parametrize("parts", TRANSFORMED, indirect=True)
 @pytest.mark.skipif(jax.device_count() < 2, reason="needs two devices; tests force four CPU devices")
 def test_replicated_on_two_devices_by_pmap_and_shard_map(parts):
     method, _, batch, state = parts[:4]
