@@ -1,12 +1,12 @@
-# make demo   distils the embedded digits
-# make test   runs all tests
-# make check  lint, format, types
+# make demo       distils the embedded digits
+# make test       runs the tests but for the slow ones; make test-slow runs those, make test-all both
+# make check      lint, format, types
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check clean
+.PHONY: demo test test-slow test-all check clean
 
 $(VENV)/installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "kipjax needs Python 3.11 or newer; run make PYTHON=python3.12 (found: $$($(PYTHON) --version))"; exit 1; }
@@ -24,7 +24,12 @@ demo: $(VENV)/installed
 	$(BIN)/python -m experiments.distill --config=configs/kip/digits.py --workdir=runs/demo --overwrite
 
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -m slow
+
+test-all: test test-slow
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff check .

@@ -12,8 +12,11 @@ __all__ = ["base", "by_variant", "ipc", "method", "networks", "tiny_networks"]
 def base() -> ml_collections.ConfigDict:
     """Every field with its default.
 
-    - ``data``: ``name`` and ``data_dir`` of ``kipjax.data.load``; ``test_size``: only the first so many test examples
-      are scored (0: all); ``preprocess`` has the ``kind`` of ``kipjax.data.preprocess.fit`` and that kind's arguments.
+    - ``seed``, and the ``num_seeds`` from it on that are distilled at once, each to an artifact of its own.
+    - ``devices`` that share the targets of each step; 0 for all (on a CPU, one of each process).
+    - ``data``: ``name``, ``data_dir`` and ``image_size`` of ``kipjax.data.load``; ``test_size``: only the first so many
+      test examples are scored (0: all); ``preprocess`` has the ``kind`` of ``kipjax.data.preprocess.fit`` and that
+      kind's arguments.
     - ``method``: ``name`` in ``kipjax.methods.METHODS`` and its keyword arguments; ``decay_steps`` -1 means ``steps``.
     - ``kernel``: ``name`` of ``kipjax.kernels.get``, ``kind`` "ntk" or "nngp", and its other arguments; or a tuple of
       such for a family of which each step draws one. ``learn_kernel`` names the arguments that are learned (on a
@@ -25,17 +28,20 @@ def base() -> ml_collections.ConfigDict:
     - ``batch``: targets of a step: ``kind`` "class_balanced", "uniform", "per_class" or "all", and ``size``.
     - ``augment``: empty, or ``rotation`` (degrees), ``shift`` (fraction of the side), ``flip``, ``channel_shift``
       (pixel units) and ``fraction`` of the batch they are applied to.
+    - ``validation_ipc``: training images per class on which a method that stops early picks its step (0: none).
     - ``steps`` in all; ``log_every`` steps are one compiled dispatch; test accuracy is reported every ``eval_every``
-      steps (0: at the end only) and never used; a checkpoint every ``checkpoint_every`` steps.
+      steps (0: at the end only) and never used; a checkpoint every ``checkpoint_every`` steps, of which the newest
+      ``checkpoints_kept`` stay.
     - ``evaluation``: by kernel ridge regression: ``reg``, ``reg_unit``, ``seeds`` random subsets, ``full_size``
       training points for the upper baseline, ``block_size``, ``dtype``; by trained networks: ``protocol`` of
       ``kipjax.evaluation.PROTOCOLS``, ``arch`` and its ``width`` (0: the paper's), ``seeds`` networks,
-      ``subset_seeds`` random subsets.
+      ``subset_seeds`` random subsets; ``kernels``, each as in ``kernel``, score such a set besides.
     """
     config = ml_collections.ConfigDict()
-    config.seed = 0
+    config.seed, config.num_seeds = 0, 1
+    config.devices = 0
     config.data = ml_collections.ConfigDict(
-        {"name": "digits", "data_dir": "", "test_size": 0, "preprocess": {"kind": "standardize"}}
+        {"name": "digits", "data_dir": "", "image_size": 0, "test_size": 0, "preprocess": {"kind": "standardize"}}
     )
     config.kernel = ml_collections.ConfigDict({"name": "fc1", "kind": "ntk", "b_std": 0.1})
     config.learn_kernel = ()
@@ -44,14 +50,16 @@ def base() -> ml_collections.ConfigDict:
     config.init = ml_collections.ConfigDict({"kind": "real", "ipc": 1, "scale": 1.0, "std": 0.0})
     config.batch = ml_collections.ConfigDict({"kind": "class_balanced", "size": 1000})
     config.augment = ml_collections.ConfigDict()
+    config.validation_ipc = 0
     config.steps = 1000
     config.log_every = 50
     config.eval_every = 0
     config.checkpoint_every = 500
+    config.checkpoints_kept = 2
     config.evaluation = ml_collections.ConfigDict(
         {"reg": 1e-6, "reg_unit": "trace", "seeds": 5, "full_size": 5000, "block_size": 2048, "dtype": "float64"}
     )
-    config.evaluation.update(protocol="rcig", arch="convnet", width=0, subset_seeds=5)
+    config.evaluation.update(protocol="rcig", arch="convnet", width=0, subset_seeds=5, kernels=())
     return config
 
 
@@ -71,7 +79,7 @@ def ipc(count: int):
 
 
 def tiny_networks(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """Makes such a config run in seconds: small networks, few of them, few steps."""
+    """Makes such a config run in seconds: small images and networks, few of them, few steps."""
     config.steps, config.log_every, config.checkpoint_every = 4, 2, 4
     config.model.update(depth=1, width=2)
     config.batch.size = 20
@@ -79,7 +87,7 @@ def tiny_networks(config: ml_collections.ConfigDict) -> ml_collections.ConfigDic
     small |= {"inner_step_size": 1e-3, "hessian_step_size": 1e-3}
     config.method.update({name: value for name, value in small.items() if name in config.method})
     config.evaluation.update(width=2, seeds=2, subset_seeds=2)
-    config.data.test_size = 50
+    config.data.update(image_size=8, test_size=50)
     return config
 
 

@@ -27,6 +27,9 @@ import optax
 from absl import flags
 
 from configs import common
+from configs.dc import images as dc_config
+from configs.dm import images as dm_config
+from configs.dsa import images as dsa_config
 from configs.kip import fashion_mnist
 from configs.krr_exact import fashion_mnist as exact_config
 from configs.rcig import fashion_mnist as rcig_config
@@ -35,6 +38,7 @@ from kipjax import checks
 from kipjax.core import loop
 from kipjax.io import log
 from kipjax.kernels import infinite, relu
+from kipjax.methods import dc
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("only", [], "Rows to run, by name; all unless given.")
@@ -91,7 +95,7 @@ def driver_overhead() -> Row:
     config = _config(images_per_class=1)
     config.steps, config.log_every, config.eval_every, config.checkpoint_every = 1000, 100, 0, 1000
     experiment = build.experiment(config)
-    chunk = functools.cache(lambda count: trainer.compiled(experiment, count))
+    chunk = functools.cache(lambda count: trainer.compiled(config, experiment, count))
 
     def driver():
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
@@ -194,14 +198,21 @@ def _engines_memory(name, network, gradient=False) -> Row:
 
 def _bound(name, network) -> Row:
     """Of the least time: no memory traffic but the inputs', and every operation a fused multiply-add of all cores."""
+    least = _least_time(_operations(network))
+    return _compare(name, "ms/pair", _timed(_program(network, "tiled"), *_images(network)), least, "reported")
+
+
+def _least_time(operations):
+    """``() -> seconds`` for so many floating-point operations at the speed of a matrix product, measured anew."""
     matrix = jax.random.normal(jax.random.key(0), (2048, 2048))
     product = jax.jit(lambda a: jnp.matmul(a, a, precision=jax.lax.Precision.HIGHEST))
-    jax.block_until_ready(product(matrix))
-    began = time.perf_counter()
-    jax.block_until_ready(product(matrix))
-    peak = 2 * 2048**3 / (time.perf_counter() - began)
-    least = _operations(network) / peak
-    return _compare(name, "ms/pair", _timed(_program(network, "tiled"), *_images(network)), lambda: least, "reported")
+
+    def run():
+        began = time.perf_counter()
+        jax.block_until_ready(product(matrix))
+        return operations * (time.perf_counter() - began) / (2 * 2048**3)
+
+    return run
 
 
 def _operations(network, size=28) -> float:
@@ -249,6 +260,37 @@ def _exact(ipc, features="leaky_net", kip_steps=30_000) -> Row:
     return _compare(name, "ms", _scanned(exact, 1), lambda: kip_steps * step(), "reported")
 
 
+def _matching(name, config, ipc, steps, aim) -> Row:
+    """An iteration of the paper (``steps`` steps of the method) against the arithmetic that it cannot avoid."""
+    config = config.get_config(str(ipc))
+    experiment = build.experiment(config)
+    timed = _scanned(experiment, steps)
+    operations = _matching_operations(name, config, experiment, steps)
+    text = f"{name.upper()} iteration, width {config.model.width}, {ipc} a class / {operations / 1e9:.0f} GFLOP"
+    return _compare(text, "ms", lambda: steps * timed(), _least_time(operations), aim)
+
+
+def _matching_operations(name, config, experiment, steps) -> float:
+    """Floating-point operations of the convolutions and the last layer; a gradient has no use for that of the images.
+
+    Per image, with the forward pass as unit: DM takes one for real images and two for synthetic ones; a gradient in the
+    parameters takes three (the first layer two); its derivative in the images four more (three). The other work is
+    linear in the size of the maps.
+    """
+    images, k = experiment.start.x, experiment.task.num_classes
+    side, width, channels = images.shape[1], config.model.width, images.shape[3]
+    side = side + 4 if channels == 1 else side
+    first = 2 * side**2 * 9 * channels * width
+    rest = sum(2 * (side // 2**i) ** 2 * 9 * width**2 for i in (1, 2)) + 2 * (side // 8) ** 2 * width * k
+    real, synthetic = k * config.batch.size, len(images)
+    if name == "dm":
+        return steps * (real + 2 * synthetic) * (first + rest)
+    gradient, second = 2 * first + 3 * rest, 5 * first + 7 * rest
+    outer, inner = dc.loops(config.init.ipc)
+    trained = steps * (outer - 1) / outer * inner * synthetic  # images in the network's training
+    return (steps * real + trained) * gradient + steps * synthetic * second
+
+
 def import_time() -> Row:
     """``import kipjax`` against ``import jax``, each timed inside a fresh interpreter."""
 
@@ -275,6 +317,9 @@ ROWS: dict[str, Callable[[], Row]] = {
     "rcig_dense_128": functools.partial(_outer_steps, "dense", 128, "reported"),
     "rcig_cg_128": functools.partial(_outer_steps, "cg", 128, "reported"),
     **{f"exact_{ipc}": functools.partial(_exact, ipc) for ipc in (1, 10, 50)},
+    "dc": functools.partial(_matching, "dc", dc_config, 1, 1, "< 10500 ms, aim 5250"),
+    "dm": functools.partial(_matching, "dm", dm_config, 10, 1, "< 4200 ms, aim 2100"),
+    "dsa": functools.partial(_matching, "dsa", dsa_config, 10, 10, "< 320000 ms, aim 160000"),
     "import": import_time,
 }
 

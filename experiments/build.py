@@ -1,5 +1,6 @@
 """From a config to the parts of an experiment: data, starting set, kernel, method, sampler."""
 
+import copy
 import inspect
 import math
 from typing import Any, NamedTuple
@@ -8,51 +9,98 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
+from experiments import experts
 from kipjax import checks, data, kernels, methods, models
-from kipjax.core import labels
+from kipjax.core import labels, sharding
 from kipjax.evaluation import Task
-from kipjax.types import Distilled, Method, Preprocess, Sampler
+from kipjax.types import Batch, Distilled, Method, Preprocess, Sampler
 
 __all__ = [
     "Experiment",
     "augmentation",
     "experiment",
     "kernel",
+    "kernel_arguments",
     "kernel_name",
     "kernel_spec",
+    "load",
     "network",
     "prepare",
     "sampler",
+    "seeds",
+    "slower",
     "task",
     "trains_networks",
 ]
 
 
 class Experiment(NamedTuple):
-    """The parts of one run."""
+    """The parts of one run; ``starts`` has the starting set of each seed, ``start`` is the first."""
 
     dataset: data.Dataset
     preprocess: Preprocess
     task: Task
     method: Method
-    start: Distilled
+    starts: list[Distilled]
     sample: Sampler
+    mesh: Any = None
+
+    @property
+    def start(self) -> Distilled:
+        return self.starts[0]
 
 
 def experiment(config: ml_collections.ConfigDict) -> Experiment:
     """Everything that a run needs, from its config. The starting set depends on ``config.seed`` alone."""
-    dataset = data.load(config.data.name, data_dir=config.data.data_dir or None)
+    dataset = load(config)
     preprocess = prepare(config, dataset)
     parts = _tested_on(task(dataset, preprocess), config.data.test_size)._replace(name=config.data.name)
+    method, starts = _method(config, parts, preprocess), [_start(config, parts, seed) for seed in seeds(config)]
+    over = sharding.for_run(config.devices)
+    if config.batch.kind == "experts":  # a batch is one trajectory, which is not divided
+        sample = sharding.on_every_device(experts.sampler(config, network(config, parts), dataset, preprocess), over)
+    else:
+        sample = sharding.data_parallel(sharding.on_every_device(sampler(config.batch, parts), over), over)
+    return Experiment(dataset, preprocess, parts, method, starts, sample, over)
+
+
+def seeds(config: ml_collections.ConfigDict) -> range:
+    """The seeds of a run."""
+    return range(config.seed, config.seed + config.num_seeds)
+
+
+def slower(config: ml_collections.ConfigDict, made: Experiment, factor: float) -> Experiment:
+    """The experiment with a learning rate that many times as large.
+
+    Raises:
+      InputError: the method has no learning rate.
+    """
+    rate = config.method.get("learning_rate")
+    checks.require(
+        rate is not None, "--on_divergence", f"{config.method.name} has no learning_rate to lower; choose 'stop'"
+    )
+    config = copy.deepcopy(config)
+    config.method.learning_rate = rate * factor
+    return made._replace(method=_method(config, made.task, made.preprocess))
+
+
+def _method(config, parts, preprocess):
+    """The method with its network or kernel and all that the other parts of the config say about it."""
     options = _options(config.method)
     if options.get("decay_steps") == -1:
         options["decay_steps"] = config.steps
     if len(config.augment):
         options["augment"] = augmentation(config.augment, preprocess)
+    if config.validation_ipc:
+        options["validation"] = _validation(config, parts)
     first = network(config, parts) if trains_networks(config) else kernel(config, options)
-    method = _call("method", methods.METHODS, config.method.name, first, options)
-    start = _start(config, parts)
-    return Experiment(dataset, preprocess, parts, method, start, sampler(config.batch, parts))
+    return _call("method", methods.METHODS, config.method.name, first, options)
+
+
+def load(config: ml_collections.ConfigDict) -> data.Dataset:
+    """The data set that ``config.data`` names."""
+    source = config.data
+    return data.load(source.name, data_dir=source.data_dir or None, image_size=source.image_size)
 
 
 def prepare(config: ml_collections.ConfigDict, dataset: data.Dataset) -> Preprocess:
@@ -74,10 +122,13 @@ def trains_networks(config: ml_collections.ConfigDict) -> bool:
 
 
 def network(config: ml_collections.ConfigDict, parts: Task):
-    """The network that ``config.model`` names; a ConvNet's depth 0 is what the size of the images asks for."""
-    options = _options(config.model)
-    if options.get("depth") == 0:
-        options["depth"] = models.depth_for(min(parts.x_train.shape[1:3]))
+    """The network that ``config.model`` names; a field that is 0 or "" is left to the network.
+
+    A ConvNet's depth is then what the size of the images asks for.
+    """
+    options = {name: value for name, value in _options(config.model).items() if value is False or value not in (0, "")}
+    if isinstance(models.get(config.model.name, num_classes=parts.num_classes), models.convnet.ConvNet):
+        options.setdefault("depth", models.depth_for(min(parts.x_train.shape[1:3])))
     return models.get(config.model.name, num_classes=parts.num_classes, **options)
 
 
@@ -110,13 +161,14 @@ def kernel_spec(config: ml_collections.ConfigDict, logs: Any = None) -> Any:
       logs: logarithms of learned hyperparameters, which take the place of the starting values.
     """
     if isinstance(config.kernel, (list, tuple)):
-        return [_kernel_arguments(dict(spec)) for spec in config.kernel]
+        return [kernel_arguments(dict(spec)) for spec in config.kernel]
     learned = {name: math.exp(value) for name, value in (logs or {}).items()}
-    return _kernel_arguments(config.kernel.to_dict()) | learned
+    return kernel_arguments(config.kernel.to_dict()) | learned
 
 
-def _kernel_arguments(spec):
-    return {"get" if name == "kind" else name: value for name, value in spec.items()}
+def kernel_arguments(spec) -> dict[str, Any]:
+    """The arguments of ``kernels.get`` from a config's field ``kernel``."""
+    return {"get" if name == "kind" else name: value for name, value in dict(spec).items()}
 
 
 def kernel_name(spec: Any) -> str:
@@ -135,7 +187,7 @@ def sampler(config: ml_collections.ConfigDict, parts: Task) -> Sampler:
         "all": lambda: data.samplers.uniform(parts.x_train, y, batch_size=len(y)),
         "uniform": lambda: data.samplers.uniform(parts.x_train, y, batch_size=config.size),
         "class_balanced": lambda: data.samplers.class_balanced(parts.x_train, y, batch_size=config.size, **options),
-        "per_class": lambda: data.samplers.per_class(parts.x_train, y, batch_size=config.size, **options),
+        "per_class": lambda: data.samplers.per_class(parts.x_train, y, batch_size=config.size, fill=True, **options),
     }
     checks.one_of("config.batch", "kind", config.kind, kinds)
     return kinds[config.kind]()
@@ -167,8 +219,15 @@ def _tested_on(parts, size):
     return parts._replace(x_test=parts.x_test[:size], test_labels=parts.test_labels[:size]) if size else parts
 
 
-def _start(config, parts):
-    key = jax.random.fold_in(jax.random.key(config.seed), 0)
+def _validation(config, parts):
+    """Random training images on which a method picks its step."""
+    key = jax.random.fold_in(jax.random.key(config.seed), 1)
+    options = {"ipc": config.validation_ipc, "num_classes": parts.num_classes}
+    return Batch(*data.initial.real(key, parts.x_train, parts.train_labels, **options)[:2])
+
+
+def _start(config, parts, seed):
+    key = jax.random.fold_in(jax.random.key(seed), 0)
     one = config.init.kind != "class_means" or config.init.ipc == 1
     checks.require(one, "config.init", f"ipc is {config.init.ipc}; class_means has one image per class, set ipc to 1")
     ipc, k = config.init.ipc, parts.num_classes

@@ -8,13 +8,16 @@ from collections.abc import Callable
 
 from absl import flags
 
+from experiments import interruption
 from kipjax import checks
 
-__all__ = ["EXIT_DIVERGED", "EXIT_INPUT", "EXIT_SYSTEM", "run"]
+__all__ = ["EXIT_DIVERGED", "EXIT_INPUT", "EXIT_INTERRUPTED", "EXIT_PEER_LOST", "EXIT_SYSTEM", "run"]
 
 EXIT_INPUT = 2
 EXIT_DIVERGED = 3
 EXIT_SYSTEM = 4
+EXIT_PEER_LOST = 5
+EXIT_INTERRUPTED = 75  # what sysexits.h calls a temporary failure: try again
 
 _ADVICE = {
     errno.ENOSPC: "the disk is full; free some space and run again with --resume",
@@ -33,8 +36,9 @@ def run(main: Callable[[], None]) -> None:
     """Parses the command line, calls ``main()`` and exits.
 
     Exit status: 0 when ``main`` returned; 2 for a wrong flag, argument or missing input; 3 for a computation that left
-    the finite numbers; 4 for a full disk, a folder without permission and the like; 130 when interrupted. Anything else
-    is a defect of the program and keeps its traceback.
+    the finite numbers; 4 for a full disk, a folder without permission and the like; 5 when another process of the
+    program is gone; 75 when told to stop by SIGTERM, after a checkpoint; 130 when interrupted. Anything else is a
+    defect of the program and keeps its traceback.
     """
     try:
         _parse(sys.argv)
@@ -43,6 +47,11 @@ def run(main: Callable[[], None]) -> None:
         _exit(EXIT_INPUT, str(error))
     except checks.NumericalError as error:
         _exit(EXIT_DIVERGED, str(error))
+    except interruption.Interrupted as error:
+        _exit(EXIT_INTERRUPTED, str(error))
+    except interruption.PeerLost as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        os._exit(EXIT_PEER_LOST)  # an orderly exit would wait for the process that is gone
     except OSError as error:
         if error.errno not in _ADVICE:
             raise

@@ -79,11 +79,12 @@ def main() -> None:
     artifact = {path: artifacts.load(path) for path in FLAGS.artifact}
     dataset, scored = {}, []
     for path, made in artifact.items():
-        name = made.meta.get("dataset", "")
-        if name not in dataset:
-            dataset[name] = _dataset(path, made)
-        _compare_data(path, made, dataset[name])
-        task = _first(build.task(dataset[name], made.preprocess), FLAGS.test_size)._replace(name=name)
+        name, size = source = made.meta.get("dataset", ""), made.meta.get("image_size", 0)
+        if source not in dataset:
+            checks.require(bool(name), path, "names no data set to be scored on")
+            dataset[source] = data.load(name, data_dir=FLAGS.data_dir, image_size=size)
+        _compare_data(path, made, dataset[source])
+        task = _first(build.task(dataset[source], made.preprocess), FLAGS.test_size)._replace(name=name)
         scored.append(Scored(path, made, task, _score(made, task)))
     print(_matrix(scored) if FLAGS.protocol in MATRICES else _lines(scored))
     if FLAGS.out:
@@ -169,12 +170,6 @@ def _kernels(names, made):
         options = {k: v for k, v in own.items() if k != "name" and (name == own.get("name") or k in shared)}
         chosen[text.replace(":", " ")] = kernels.get(name, **(options | ({"get": get} if get else {})))
     return chosen
-
-
-def _dataset(path, made):
-    name = made.meta.get("dataset")
-    checks.require(bool(name), path, "names no data set to be scored on")
-    return data.load(name, data_dir=FLAGS.data_dir)
 
 
 def _compare_data(path, made, dataset):

@@ -8,15 +8,27 @@ import jax
 import numpy as np
 
 from experiments import build
-from kipjax import data, kernels
+from kipjax import checks, data, kernels
 from kipjax.evaluation import Result, krr, metrics, protocols, train
 from kipjax.io import artifact as artifacts
 from kipjax.io import log, plots
 
-__all__ = ["artifact", "as_dict", "evaluate", "fingerprint", "table", "test_accuracy", "test_kernel", "write"]
+__all__ = [
+    "artifact",
+    "as_dict",
+    "by_kernels",
+    "check",
+    "evaluate",
+    "fingerprint",
+    "pooled",
+    "table",
+    "test_accuracy",
+    "test_kernel",
+    "write",
+]
 
 
-def artifact(config, experiment: build.Experiment, state) -> artifacts.Artifact:
+def artifact(config, experiment: build.Experiment, state, seed: int) -> artifacts.Artifact:
     """The distilled set with everything that is needed to use and to score it."""
     dataset = experiment.dataset
     made = jax.device_get(experiment.method.distilled(state))
@@ -25,10 +37,11 @@ def artifact(config, experiment: build.Experiment, state) -> artifacts.Artifact:
         **_through(config, state),
         "label_convention": "learned" if _learned_labels(experiment, made) else "centered one-hot",
         "dataset": config.data.name,
+        "image_size": config.data.image_size,
         "data_fingerprint": fingerprint(dataset),
         "class_names": list(dataset.class_names),
         "train_size": len(dataset.x_train),
-        "seed": config.seed,
+        "seed": seed,
         "steps": config.steps,
         "config": config.to_dict(),
     }
@@ -65,17 +78,46 @@ def _kernel(spec):
 
 def evaluate(config, experiment: build.Experiment, made: artifacts.Artifact) -> list[Result]:
     """Test results of the set and of random subsets of its size: by its own kernel, or by networks trained on them."""
-    key = jax.random.key(config.seed + 1)
+    key = jax.random.key(made.meta["seed"] + 1)
     if build.trains_networks(config):
         return _trained(config, experiment, made.distilled, key=key, **_seeds(config))
-    name, kernel_fn = test_kernel(made.meta["kernel"])
+    return _by_kernel(made.meta["kernel"], config, experiment, made, key)
+
+
+def check(config, experiment: build.Experiment) -> None:
+    """Refuses, before the run, an evaluation that could not be done after it.
+
+    Raises:
+      InputError: a protocol, network or kernel does not exist.
+    """
+    for spec in config.evaluation.kernels:
+        test_kernel(build.kernel_arguments(spec))
+    if build.trains_networks(config):
+        _network(config, experiment.task)
+        protocols.for_task(config.evaluation.protocol, experiment.task, len(experiment.start.x))
+        checks.whole("config.evaluation", "subset_seeds", config.evaluation.subset_seeds, 0)
+
+
+def _network(config, task):
+    evaluation = config.evaluation
+    checks.whole("config.evaluation", "width", evaluation.width, 0)
+    return train.build(evaluation.arch, task, **({"width": evaluation.width} if evaluation.width else {}))
+
+
+def by_kernels(config, experiment: build.Experiment, made: artifacts.Artifact) -> list[Result]:
+    """Test results of a network method's set under each kernel of ``config.evaluation.kernels``."""
+    key = jax.random.key(made.meta["seed"] + 1)
+    kernels = [build.kernel_arguments(spec) for spec in config.evaluation.kernels]
+    return [result for spec in kernels for result in _by_kernel(spec, config, experiment, made, key)]
+
+
+def _by_kernel(spec, config, experiment, made, key):
+    name, kernel_fn = test_kernel(spec)
     return krr.evaluate(made.distilled, experiment.task, kernel_fn, model=name, key=key, **_kernel_options(config))
 
 
 def _trained(config, experiment, made, **options):
-    evaluation = config.evaluation
-    width = {"width": evaluation.width} if evaluation.width else {}
-    model = train.build(evaluation.arch, experiment.task, **width)
+    evaluation, model = config.evaluation, _network(config, experiment.task)
     flip = bool(config.method.get("flip", False))
     return train.evaluate(
         made, experiment.task, model, protocol=evaluation.protocol, name=evaluation.arch, flip=flip, **options
@@ -136,38 +178,67 @@ def table(results: list[Result], test_size: int, *, by: str = "kernel ridge regr
     return "\n".join(lines)
 
 
-def write(workdir: str, made: artifacts.Artifact, experiment: build.Experiment, config, *, seconds: float) -> None:
-    """Writes artifact, pictures and summary.json into the run folder and prints the table."""
-    path = os.path.join(workdir, "distilled.npz")
-    artifacts.save(path, made)
-    pictures = _pictures(workdir, made, experiment)
-    results = evaluate(config, experiment, made)
-    by = _protocol(config, experiment, len(made.distilled.x))
+def write(
+    workdir: str, made: list[artifacts.Artifact], experiment: build.Experiment, config, *, seconds: float
+) -> None:
+    """Writes the artifacts of all seeds, pictures and summary.json into the run folder and prints the table."""
+    names = _names(made)
+    paths = [os.path.join(workdir, f"distilled{name}.npz") for name in names]
+    for path, one in zip(paths, made):
+        artifacts.save(path, one)
+    pictures = [
+        p
+        for one, start, name in zip(made, experiment.starts, names)
+        for p in _pictures(workdir, one, start, experiment, name)
+    ]
+    results = pooled([evaluate(config, experiment, one) for one in made])
+    by = _protocol(config, experiment, len(made[0].distilled.x))
+    besides = pooled([by_kernels(config, experiment, one) for one in made])
     log.write_json(
         os.path.join(workdir, "summary.json"),
         {
             "results": [as_dict(result) for result in results],
             "protocol": by,
+            **({"results_by_kernels": [as_dict(result) for result in besides]} if besides else {}),
+            "seeds": [one.meta["seed"] for one in made],
             "seconds": seconds,
             "device": jax.devices()[0].device_kind,
-            "versions": artifacts.load(path).meta["versions"],
+            "versions": artifacts.load(paths[0]).meta["versions"],
         },
     )
     print(table(results, len(experiment.task.x_test), by=by))
-    print(f"artifact  {path}")
+    if besides:
+        print(table(besides, len(experiment.task.x_test)))
+    for path in paths:
+        print(f"artifact  {path}")
     for picture in pictures:
         print(f"picture   {picture}")
 
 
-def _pictures(workdir, made, experiment):
+def pooled(results: list[list[Result]]) -> list[Result]:
+    """The results of several seeds as one: accuracies and errors side by side, how close it comes for the first."""
+    return [
+        rows[0]._replace(
+            accuracies=tuple(a for r in rows for a in r.accuracies), mses=tuple(e for r in rows for e in r.mses)
+        )
+        for rows in zip(*results)
+    ]
+
+
+def _names(made):
+    """What is added to the names of files: nothing for one seed."""
+    return [""] if len(made) == 1 else [f"_seed{one.meta['seed']}" for one in made]
+
+
+def _pictures(workdir, made, start, experiment, suffix):
     names = list(experiment.dataset.class_names)
     x, y = np.asarray(made.distilled.x), np.asarray(made.distilled.y)
-    rows = np.asarray(experiment.start.y).argmax(axis=1)  # the class each example started from
+    rows = np.asarray(start.y).argmax(axis=1)  # the class each example started from
     written = []
     if x.ndim == 4:
-        written.append(os.path.join(workdir, "distilled.png"))
+        written.append(os.path.join(workdir, f"distilled{suffix}.png"))
         plots.image_grid(written[-1], data.preprocess.to_pixels(made.preprocess, x), rows, class_names=names)
-    if _learned_labels(experiment, made.distilled):
-        written.append(os.path.join(workdir, "labels.png"))
+    if made.meta["label_convention"] == "learned":
+        written.append(os.path.join(workdir, f"labels{suffix}.png"))
         plots.label_plot(written[-1], y, rows, class_names=names)
     return written

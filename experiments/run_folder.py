@@ -1,6 +1,7 @@
 """The folder of one run: made, recognised and refused before any work is done."""
 
 import contextlib
+import glob
 import json
 import os
 import shutil
@@ -11,9 +12,9 @@ from kipjax import checks
 from kipjax.core import krr
 from kipjax.io import log
 
-__all__ = ["MAY_CHANGE", "check_schedule", "claim", "prepare"]
+__all__ = ["MAY_CHANGE", "check_schedule", "claim", "prepare", "require_identical"]
 
-MAY_CHANGE = ("steps", "eval_every", "evaluation", "checkpoint_every")
+MAY_CHANGE = ("steps", "eval_every", "evaluation", "checkpoint_every", "checkpoints_kept", "devices")
 """Fields that a resumed run may change: they do not touch what was computed so far."""
 
 FILES = ("config.json", "metrics.jsonl", "distilled.npz", "distilled.png", "labels.png", "summary.json")
@@ -26,8 +27,9 @@ def check_schedule(config: ml_collections.ConfigDict) -> None:
         checks.at_least("config.evaluation", name, evaluation[name], least)
     checks.one_of("config.evaluation", "reg_unit", evaluation.reg_unit, krr.REG_UNITS)
     checks.one_of("config.evaluation", "dtype", evaluation.dtype, ("float32", "float64"))
-    for name in ("steps", "log_every", "checkpoint_every"):
+    for name in ("steps", "log_every", "checkpoint_every", "checkpoints_kept", "num_seeds"):
         checks.at_least("config", name, config[name], 1)
+    checks.whole("config", "devices", config.devices, 0)
     checks.at_least("config", "eval_every", config.eval_every, 0)
     for name in ("eval_every", "checkpoint_every"):
         checks.require(
@@ -82,11 +84,26 @@ def claim(workdir: str, config: ml_collections.ConfigDict, *, overwrite: bool = 
     log.write_json(os.path.join(workdir, "config.json"), config)
 
 
+def require_identical(workdir: str, config: ml_collections.ConfigDict) -> None:
+    """The finished run in the folder must be of this very config.
+
+    Raises:
+      InputError: it is not.
+    """
+    path = os.path.join(workdir, "config.json")
+    _require_same(path, _read(path), log.to_jsonable(config), may_change=())
+
+
 def _delete_run(workdir):
     shutil.rmtree(os.path.join(workdir, "checkpoints"), ignore_errors=True)
     for name in FILES:
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(os.path.join(workdir, name))
+        stem, suffix = os.path.splitext(name)
+        for path in (
+            os.path.join(workdir, name),
+            *glob.glob(os.path.join(glob.escape(workdir), f"{stem}_seed*{suffix}")),
+        ):
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(path)
 
 
 def _read(path):
@@ -99,11 +116,11 @@ def _read(path):
     return found
 
 
-def _require_same(path, before, wanted):
+def _require_same(path, before, wanted, may_change=MAY_CHANGE):
     differing = [
         f"{name} was {old!r} and is {new!r}"
         for name, old, new in _differences(before, wanted)
-        if name.split(".")[0] not in MAY_CHANGE
+        if name.split(".")[0] not in may_change
     ]
     checks.require(
         not differing,

@@ -1,5 +1,10 @@
-"""One run: from a config to its folder, in compiled stretches, with checkpoints that it can go on from."""
+"""One run: from a config to its folder, in compiled stretches, with checkpoints that it can go on from.
 
+Several devices share the targets of each step, several processes act as one, several seeds are one program; a run that
+is told to stop, or diverges, leaves what it can go on from.
+"""
+
+import contextlib
 import functools
 import math
 import os
@@ -9,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import build, report, run_folder
+from experiments import build, interruption, report, run_folder
 from kipjax import checks, kernels
 from kipjax.core import loop, sharding
 from kipjax.io import checkpoint, log
@@ -19,29 +24,54 @@ __all__ = ["compiled", "run", "train"]
 _LONG = 10**9
 
 
-def run(config, workdir: str, *, resume: bool = False, overwrite: bool = False) -> None:
-    """One experiment from its config to its run folder."""
+def run(config, workdir: str, *, resume: bool = False, overwrite: bool = False, on_divergence: str = "stop") -> None:
+    """One experiment from its config to its run folder.
+
+    Args:
+      config: the experiment.
+      workdir: the run folder.
+      resume: go on from the last checkpoint.
+      overwrite: delete the run that is in the folder.
+      on_divergence: ``"stop"``, or ``"rollback"``: once, go back to the last checkpoint with half the learning rate.
+    """
+    checks.one_of("experiments.distill", "on_divergence", on_divergence, ("stop", "rollback"))
     run_folder.check_schedule(config)
-    run_folder.prepare(workdir, config, resume=resume, overwrite=overwrite)
+    first = sharding.is_first_process()
+    if first:
+        run_folder.prepare(workdir, config, resume=resume, overwrite=overwrite)
     began = time.monotonic()
     experiment = build.experiment(config)
-    run_folder.claim(workdir, config, overwrite=overwrite)
-    _announce(config, experiment)
-    state = train(config, experiment, workdir, resume=resume)
-    made = report.artifact(config, experiment, state)
-    report.write(workdir, made, experiment, config, seconds=time.monotonic() - began)
+    report.check(config, experiment)
+    if first:
+        run_folder.claim(workdir, config, overwrite=overwrite)
+        _announce(config, experiment)
+    sharding.barrier("the run folder is there")
+    try:
+        states = train(config, experiment, workdir, resume=resume)
+    except interruption.Diverged as error:
+        if on_divergence == "stop" or error.rolled_back:
+            raise
+        print(f"{error}; going back to it once, with half the learning rate", flush=True)
+        states = train(config, experiment, workdir, resume=True, rolled_back=True)
+    if first:
+        made = [report.artifact(config, experiment, *pair) for pair in zip(states, build.seeds(config))]
+        report.write(workdir, made, experiment, config, seconds=time.monotonic() - began)
+    sharding.barrier("the results are written")
 
 
-def compiled(experiment: build.Experiment, count: int):
+def compiled(config, experiment: build.Experiment, count: int):
     """The compiled program of ``count`` steps; the data set is an argument of it, and the state is donated.
+
+    With several seeds, keys and states have a leading axis.
 
     Raises:
       InputError: it needs more memory than there is.
     """
-    key = jax.random.key(0)
-    state = jax.eval_shape(experiment.method.init, key, experiment.start)
-    program = jax.jit(loop.steps(experiment.method, count), donate_argnums=2)
-    program = program.lower(experiment.sample, key, state, jnp.asarray(0)).compile()
+    run = loop.steps(experiment.method, count)
+    run = jax.vmap(run, in_axes=(None, 0, 0, None)) if config.num_seeds > 1 else run
+    keys, state = jax.eval_shape(functools.partial(_beginning, config, experiment))
+    program = jax.jit(run, donate_argnums=2, out_shardings=sharding.everywhere(experiment.mesh))
+    program = program.lower(experiment.sample, *_placed((keys, state), experiment.mesh), jnp.asarray(0)).compile()
     plan, free = program.memory_analysis(), sharding.free_memory()
     need = plan.output_size_in_bytes + plan.temp_size_in_bytes if plan else 0  # the arguments are there already
     checks.require(
@@ -53,41 +83,98 @@ def compiled(experiment: build.Experiment, count: int):
     return program
 
 
-def train(config, experiment: build.Experiment, workdir: str, *, resume: bool, chunk=None):
-    """Steps from the start, or from the last checkpoint, to ``config.steps``; returns the method's final state.
+def train(config, experiment: build.Experiment, workdir: str, *, resume: bool, chunk=None, rolled_back: bool = False):
+    """Steps from the start, or from the last checkpoint, to ``config.steps``; returns the final state of each seed.
 
+    A method that says ``stopped`` in its Info, as RFAD does once its validation loss no longer falls, ends the run.
     ``chunk(count)`` gives the program of ``count`` steps, of which a run needs one, or two for a shorter last stretch.
-    """
-    chunk = chunk or functools.cache(functools.partial(compiled, experiment))
-    run_key, init_key = jax.random.split(jax.random.key(config.seed))
-    data = report.fingerprint(experiment.dataset)
-    fresh = jax.jit(experiment.method.init)
 
+    Raises:
+      Diverged: a metric is not finite.
+      Interrupted: the process was told to stop; the state is saved.
+      PeerLost: another process is gone.
+    """
+    data, over = report.fingerprint(experiment.dataset), experiment.mesh
+    first = sharding.is_first_process()
     with (
-        checkpoint.open(os.path.join(workdir, "checkpoints")) as checkpoints,
-        log.MetricsLog(os.path.join(workdir, "metrics.jsonl")) as metrics,
+        checkpoint.open(os.path.join(workdir, "checkpoints"), keep=config.checkpoints_kept) as checkpoints,
+        log.MetricsLog(os.path.join(workdir, "metrics.jsonl")) if first else contextlib.nullcontext() as metrics,
+        interruption.Watch() as watch,
     ):
-        restored = checkpoints.restore(jax.eval_shape(fresh, init_key, experiment.start)) if resume else None
-        step, state = (restored.step, restored.state) if restored else (0, fresh(init_key, experiment.start))
+        keys, template = jax.eval_shape(functools.partial(_beginning, config, experiment))
+        restored = checkpoints.restore(template) if resume else None
         if restored:
             _require_continues(restored, config, data)
-        metrics.truncate(step)
-        if resume:
+        rolled_back = rolled_back or bool(restored and restored.extra.get("rolled_back"))
+        keys, state = _beginning(config, experiment)
+        step, state = (restored.step, restored.state) if restored else (0, state)
+        keys, state = (sharding.on_every_device(tree, over) for tree in (keys, state))
+        if rolled_back:
+            experiment = build.slower(config, experiment, 0.5)
+        chunk = chunk or functools.cache(functools.partial(compiled, config, experiment))
+        if first:
+            metrics.truncate(step)
+        if resume and first:
             print(f"resuming at step {step} of {config.steps}" if restored else "no checkpoint yet; starting anew")
-        with log.Progress(config.steps, start=step) as progress:
-            while step < config.steps:
+        extra = {"fingerprint": data, "rolled_back": rolled_back}
+        with log.Progress(config.steps, start=step) if first else contextlib.nullcontext() as progress:
+            stopped = False
+            while step < config.steps and not stopped:
                 count = min(config.log_every - step % config.log_every, config.steps - step)
-                state, infos = chunk(count)(experiment.sample, run_key, state, jnp.asarray(step))
+                with interruption.peers():
+                    state, infos = chunk(count)(experiment.sample, keys, state, jnp.asarray(step))
+                    line = {name: float(np.mean(values)) for name, values in infos._asdict().items()}
                 step += count
-                line = {name: float(np.mean(values)) for name, values in infos._asdict().items()}
-                _require_finite(line, step, checkpoints)
+                where = step, checkpoints, rolled_back
+                _require_finite(line, *where)
+                stopped = line.get("stopped") == 1
                 if config.eval_every and step % config.eval_every == 0:
-                    line["test_accuracy"] = report.test_accuracy(config, experiment, state)
-                metrics.append(step, line)
-                progress.update(step, line)
-                if step % config.checkpoint_every == 0 or step == config.steps:
-                    checkpoints.save(step, state, {"fingerprint": data})
-    return state
+                    line["test_accuracy"] = report.test_accuracy(config, experiment, _each(config, state)[0])
+                if first:
+                    metrics.append(step, line)
+                    progress.update(step, line)
+                told = watch.told()
+                if step % config.checkpoint_every == 0 or step == config.steps or stopped or told:
+                    _require_finite({"the distilled set": _total(config, experiment, state)}, *where)
+                    checkpoints.save(step, sharding.on_this_process(state), extra)
+                if told and step < config.steps and not stopped:
+                    checkpoints.wait()
+                    raise interruption.Interrupted(step)
+        if stopped and first:
+            print(f"stopped at step {step}: {config.method.name} has found no better set for long enough")
+    return _each(config, state)
+
+
+def _beginning(config, experiment):
+    """``(keys, states)`` before the first step: of the one seed, or stacked."""
+    pairs = [jax.random.split(jax.random.key(seed)) for seed in build.seeds(config)]
+    starts = experiment.starts
+    if config.num_seeds == 1:
+        (run_key, init_key), *_ = pairs
+        return run_key, jax.jit(experiment.method.init)(init_key, starts[0])
+    run_keys, init_keys = (jnp.stack(some) for some in zip(*pairs))
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *starts)
+    return run_keys, jax.jit(jax.vmap(experiment.method.init))(init_keys, stacked)
+
+
+def _each(config, state):
+    """The states of the seeds, on this process."""
+    state = sharding.on_this_process(state)
+    if config.num_seeds == 1:
+        return [state]
+    return [jax.tree.map(lambda leaf, i=i: leaf[i], state) for i in range(config.num_seeds)]
+
+
+def _total(config, experiment, state):
+    """The sum of all sets, which is finite where they are."""
+    sets = [experiment.method.distilled(one)[:2] for one in _each(config, state)]
+    return float(sum(np.asarray(leaf, np.float64).sum() for leaf in jax.tree.leaves(sets)))
+
+
+def _placed(shapes, over):
+    """Shapes that say they are on every device of the mesh."""
+    where = sharding.everywhere(over)
+    return jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=where), shapes) if where else shapes
 
 
 def _announce(config, experiment):
@@ -121,12 +208,13 @@ def _require_continues(restored, config, data):
     )
 
 
-def _require_finite(line, step, checkpoints):
+def _require_finite(line, step, checkpoints, rolled_back):
     bad = [name for name, value in line.items() if not np.isfinite(value)]
     if bad:
         good = checkpoints.steps()
-        raise checks.NumericalError(
+        raise interruption.Diverged(
             f"experiments.distill: {', '.join(bad)} not finite by step {step}; the last good checkpoint is "
             f"{f'step {good[-1]}' if good else 'none'}. Likely a kernel matrix that does not factorise (raise "
-            "--config.method.reg and solve in float64) or too large a step size"
+            "--config.method.reg and solve in float64) or too large a step size",
+            rolled_back=rolled_back,
         )

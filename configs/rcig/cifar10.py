@@ -12,6 +12,6 @@ from configs.rcig import fashion_mnist
 def get_config(variant: str = ""):
     config = fashion_mnist.get_config(variant if variant != "tiny" else "")
     config.data.name = "cifar10"
-    config.data.preprocess = {"kind": "zca", "variant": "rcig"}
+    config.data.preprocess = {"kind": "zca", "variant": "rcig", "constants": "cifar10_rcig"}
     config.method.flip = True
     return common.tiny_networks(config) if variant == "tiny" else config

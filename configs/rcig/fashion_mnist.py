@@ -39,10 +39,11 @@ def adam(config):
 
 
 def cpu(config):
-    """Width 32, 256 targets, 1000 steps."""
+    """Width 32, 256 targets, 1000 steps, at a rate of 0.01 (lower loss on training images than 0.003)."""
     config.model.width = config.evaluation.width = 32
     config.batch.size = 256
     config.steps = 1000
+    config.method.learning_rate = 0.01
 
 
 def tiny(config):

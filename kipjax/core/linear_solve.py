@@ -78,7 +78,8 @@ def neumann(
     """
     checks.whole("linear_solve.neumann", "steps", steps, 0)
     if step_size is None:
-        step_size = 1.0 / _largest_eigenvalue(matvec, b)
+        growth = _largest_eigenvalue(matvec, b)
+        step_size = jnp.where(growth > 0, 1.0 / jnp.where(growth > 0, growth, 1.0), 0.0)
 
     def step(v, _):
         return jax.tree.map(lambda vi, bi, avi: vi + step_size * (bi - avi), v, b, matvec(v)), None
@@ -142,7 +143,8 @@ def cholesky(matrix: jax.Array, b: jax.Array, *, solve_dtype: Any = "float64", t
       tol: residual up to which the solution is ``ok``.
 
     Returns:
-      The solution in the dtype of ``b``, NaN and not ``ok`` if the matrix is not positive definite in that precision.
+      The solution in the dtype of ``b``, differentiable in both arguments; NaN and not ``ok`` if the matrix is not
+      positive definite in that precision.
     """
     shape = jnp.shape(matrix)
     checks.require(
@@ -150,10 +152,14 @@ def cholesky(matrix: jax.Array, b: jax.Array, *, solve_dtype: Any = "float64", t
     )
     checks.same_length("linear_solve.cholesky", "matrix", matrix, "b", b)
 
-    def solve(matrix, b):
-        return jax.scipy.linalg.cho_solve((jnp.linalg.cholesky(matrix), True), b)
+    def solve(_, rhs):
+        def factorised(matrix, rhs):
+            return jax.scipy.linalg.cho_solve((jnp.linalg.cholesky(matrix), True), rhs)
 
-    value = precision.run_in(solve_dtype, solve, matrix, b)
+        return precision.run_in(solve_dtype, factorised, lax.stop_gradient(matrix), rhs)
+
+    # Derivatives are those of the linear system, whatever precision it is solved in.
+    value = lax.custom_linear_solve(lambda v: matrix @ v, b, solve, symmetric=True)
     return _solution(lambda v: matrix @ v, b, value, tol)
 
 
@@ -166,10 +172,11 @@ def _solution(matvec, b, value, tol):
 
 
 def _largest_eigenvalue(matvec, like, rounds=10):
-    """The growth of a vector under repeated products, starting from ``like``."""
+    """The growth of a vector under repeated products, starting from ``like``; 0 for a zero vector."""
 
     def product(v, _):
-        av = matvec(optax.tree.scale(1.0 / optax.tree.norm(v), v))
+        norm = optax.tree.norm(v)
+        av = matvec(optax.tree.scale(1.0 / jnp.where(norm > 0, norm, 1.0), v))
         return av, optax.tree.norm(av)
 
     _, growth = lax.scan(product, like, None, length=rounds)

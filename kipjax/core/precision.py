@@ -14,7 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-__all__ = ["mode", "run_in"]
+from kipjax import checks
+
+__all__ = ["check", "mode", "run_in"]
 
 
 @contextlib.contextmanager
@@ -25,6 +27,19 @@ def mode(dtype: Any) -> Iterator[None]:
             yield
     else:
         yield
+
+
+def check(where: str, name: str, dtype: Any) -> None:
+    """``dtype`` must be one that a factorisation can be computed in, or ``None``.
+
+    Raises:
+      InputError: it is not.
+    """
+    try:
+        known = dtype is None or np.dtype(dtype).name in ("float32", "float64")
+    except TypeError:
+        known = False
+    checks.require(known, where, f"{name} is {dtype!r}; choose 'float32', 'float64' or None")
 
 
 def run_in(dtype: Any, fn: Callable[..., Any], *args: Any) -> Any:

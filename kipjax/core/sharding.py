@@ -1,5 +1,12 @@
-"""The one place that names devices and meshes: independent pieces of work spread over all devices of a mesh."""
+"""The one place that names devices, meshes and processes.
 
+Work is spread in two ways: ``data_parallel`` gives every device a part of each batch of targets and leaves the rest to
+XLA, which adds the collective operations; ``spread`` maps a function over independent pieces by hand. Several processes
+(hosts) act as one program once each has called ``start_processes``: all run the same steps on the same global arrays,
+and only the first writes files.
+"""
+
+import dataclasses
 import pathlib
 import re
 from collections.abc import Callable
@@ -10,8 +17,24 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from kipjax import checks
+from kipjax.types import Batch, PyTree, Sampler
 
-__all__ = ["free_memory", "mesh", "on_accelerator", "replicated", "size", "spread"]
+__all__ = [
+    "barrier",
+    "data_parallel",
+    "everywhere",
+    "for_run",
+    "free_memory",
+    "is_first_process",
+    "mesh",
+    "on_accelerator",
+    "on_every_device",
+    "on_this_process",
+    "replicated",
+    "size",
+    "spread",
+    "start_processes",
+]
 
 _AXIS = "work"
 
@@ -29,6 +52,16 @@ def mesh(count: int | None = None) -> Mesh:
             count <= len(devices), "sharding.mesh", f"count is {count} and there are {len(devices)} devices; take fewer"
         )
     return Mesh(np.array(devices[:count]), (_AXIS,))
+
+
+def for_run(count: int = 0) -> Mesh | None:
+    """The mesh of a run: over the first ``count`` devices, or for 0 over all, but on a CPU one for each process.
+
+    A CPU has several devices only where ``XLA_FLAGS`` forces them, which makes nothing faster. ``None`` for one device.
+    """
+    if not count:
+        count = len(jax.devices()) if on_accelerator() or jax.process_count() > 1 else 1
+    return mesh(count) if count > 1 else None
 
 
 def size(over: Mesh | None) -> int:
@@ -50,6 +83,118 @@ def replicated(x: jax.Array, over: Mesh | None) -> jax.Array:
     if size(over) == 1 or over is None or checks.is_traced(x):
         return x
     return jax.device_put(x, NamedSharding(_flat(over), PartitionSpec()))
+
+
+def start_processes(
+    coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None
+) -> None:
+    """Joins this process to the others of one program; to be called before anything else of JAX.
+
+    Args:
+      coordinator: ``HOST:PORT`` of the first process, the same for all. ``None``, with the other two, where JAX finds
+        them out itself (Cloud TPU, Slurm, Open MPI).
+      num_processes: how many there are.
+      process_id: which of them this is, from 0.
+
+    Raises:
+      InputError: some of the three are missing, or the others were not there within a minute.
+    """
+    where, given = "sharding.start_processes", [v is not None for v in (coordinator, num_processes, process_id)]
+    checks.require(
+        all(given) or not any(given), where, "coordinator, num_processes and process_id go together; pass all or none"
+    )
+    if num_processes is not None and process_id is not None:
+        checks.whole(where, "num_processes", num_processes)
+        checks.within(where, "process_id", process_id, 0, num_processes - 1)
+    try:
+        jax.distributed.initialize(
+            coordinator, num_processes, process_id, initialization_timeout=60, heartbeat_timeout_seconds=30
+        )
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0][:200]
+        raise checks.InputError(
+            f"{where}: the processes did not come together ({reason}); start all of them within a minute, with the "
+            "same coordinator HOST:PORT and each its own process_id"
+        ) from error
+
+
+def is_first_process() -> bool:
+    """Whether this process writes the files."""
+    return jax.process_index() == 0
+
+
+def barrier(name: str) -> None:
+    """Waits until all processes are here; nothing with one process."""
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices(name)
+
+
+def on_every_device(tree: PyTree, over: Mesh | None) -> PyTree:
+    """A copy of every array on every device of a mesh, those of other processes included, as global arrays.
+
+    Typed PRNG keys too. As it is without a mesh, or with one of a single device.
+    """
+    where = everywhere(over)
+    if where is None:
+        return tree
+
+    def place(leaf: Any) -> Any:
+        if jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return jax.random.wrap_key_data(place(jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf))
+        host = np.asarray(leaf)
+        return jax.make_array_from_callback(host.shape, where, lambda index: host[index])
+
+    return jax.tree.map(place, tree)
+
+
+def everywhere(over: Mesh | None) -> NamedSharding | None:
+    """The sharding of what every device of a mesh has a copy of; ``None`` without one."""
+    return None if size(over) == 1 or over is None else NamedSharding(_flat(over), PartitionSpec())
+
+
+def on_this_process(tree: PyTree) -> PyTree:
+    """Arrays that every device has a copy of, as arrays of this process alone."""
+    return jax.tree.map(lambda leaf: jax.numpy.asarray(np.asarray(leaf)), tree) if jax.process_count() > 1 else tree
+
+
+def data_parallel(sample: Sampler, over: Mesh | None) -> Sampler:
+    """The same batches, each divided over the devices of a mesh.
+
+    What a jitted step computes from a divided batch is divided too, until it is summed over targets; XLA puts the sums
+    over devices in. The values are those of one device up to the order of these sums.
+
+    Args:
+      sample: ``sample(key) -> Batch``; rows are divided, and those of each class in class-wise batches ``[k, b, ...]``.
+      over: a mesh, or ``None``.
+
+    Returns:
+      A sampler, for use under jit; a pytree if ``sample`` is one.
+
+    Raises:
+      InputError: (at the call) the rows are no multiple of the devices.
+    """
+    return sample if size(over) == 1 or over is None else _Divided(sample, _flat(over))
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Divided:
+    sample: Any
+    over: Mesh = dataclasses.field(metadata={"static": True})
+
+    def __call__(self, key: jax.Array) -> Batch:
+        batch = self.sample(key)
+        axis = batch.y.ndim - 2
+        rows, count = batch.y.shape[axis], self.over.size
+        checks.require(
+            rows % count == 0,
+            "sharding.data_parallel",
+            f"a batch has {rows} rows and there are {count} devices; choose a batch size that is a multiple of {count}",
+        )
+        divided = NamedSharding(self.over, PartitionSpec(*[None] * axis, _AXIS))
+        return jax.tree.map(lambda leaf: jax.lax.with_sharding_constraint(leaf, divided), batch)
 
 
 def on_accelerator() -> bool:

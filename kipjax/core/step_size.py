@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from kipjax import checks
+
 __all__ = ["Watch", "adapt", "stable", "tuned", "watch"]
 
 WINDOW = 50
@@ -27,7 +29,14 @@ def stable(
 
     Returns:
       ``[]`` 0.84 times the first step size that does not descend strictly at every step.
+
+    Raises:
+      InputError: ``values`` has less than two entries, which show no descent.
     """
+    entries = jax.eval_shape(values, jnp.asarray(start)).shape[0]
+    checks.require(
+        entries >= 2, "step_size.stable", f"values has {entries} entries; a descent needs 2, so give the step size"
+    )
 
     def going_on(carry):
         _, descends, trial = carry

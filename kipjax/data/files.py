@@ -1,30 +1,22 @@
-"""Readers of local files: IDX, CIFAR's binary version, ``.npz``, folders of class folders. No pickle is ever loaded.
+"""Readers of local files: IDX, CIFAR's binary version, ``.npz``; what a path holds. No pickle is ever loaded.
 
-Each reader takes a folder or file and returns ``(x_train, y_train, x_test, y_test, class_names or None)``; headers and
-sizes are checked here, what holds for every data set (labels, shapes, finite pixels) in ``sources.from_arrays``.
+Each reader takes a folder or file and returns a ``Raw``; headers and sizes are checked here, what holds for every data
+set (labels, shapes, finite pixels) in ``sources.from_arrays``.
 """
 
 import gzip
 import pathlib
 import zipfile
 import zlib
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from kipjax import checks
+from kipjax.data import folders
+from kipjax.data.raw import Raw
 
-__all__ = ["Raw", "detect", "read", "read_cifar", "read_folder", "read_idx", "read_npz"]
-
-
-class Raw(NamedTuple):
-    """What a file holds: ``x [n, ...]``, ``y [n]``, and class names where the file gives them."""
-
-    x_train: np.ndarray
-    y_train: np.ndarray
-    x_test: np.ndarray
-    y_test: np.ndarray
-    class_names: tuple[str, ...] | None = None
+__all__ = ["detect", "read", "read_cifar", "read_idx", "read_npz"]
 
 
 IDX_FILES = (
@@ -38,11 +30,10 @@ _IDX_MAGIC = {3: 2051, 1: 2049}  # 0x08 (bytes) and the number of axes
 _CIFAR10 = ("cifar-10-batches-bin", [f"data_batch_{i}.bin" for i in range(1, 6)], "test_batch.bin", "batches.meta.txt")
 _CIFAR100 = ("cifar-100-binary", ["train.bin"], "test.bin", "fine_label_names.txt")
 _CIFAR_SHAPE = (3, 32, 32)
-_IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 
 
 def detect(path: pathlib.Path) -> str | None:
-    """The format at ``path``: ``"npz"``, ``"idx"``, ``"cifar10"``, ``"cifar100"``, ``"folder"``, or ``None``."""
+    """The format at ``path``, or ``None``: npz, idx, cifar10, cifar100, tiny_imagenet or folder."""
     if path.is_file():
         return "npz" if path.suffix == ".npz" else None
     if any(_find(path, name) for name in IDX_FILES):
@@ -50,13 +41,17 @@ def detect(path: pathlib.Path) -> str | None:
     for kind, (subfolder, train, test, _) in (("cifar10", _CIFAR10), ("cifar100", _CIFAR100)):
         if any((folder / name).is_file() for folder in (path, path / subfolder) for name in (*train, test)):
             return kind
-    return "folder" if (path / "train").is_dir() else None
+    if not (path / "train").is_dir():
+        return None
+    return "tiny_imagenet" if (path / "val" / "val_annotations.txt").is_file() else "folder"
 
 
-def read(path: pathlib.Path, kind: str) -> Raw:
-    """Reads ``path`` as the format that ``detect`` names."""
-    readers = {"npz": read_npz, "idx": read_idx, "cifar10": read_cifar, "cifar100": read_cifar, "folder": read_folder}
-    return readers[kind](path)
+def read(path: pathlib.Path, kind: str, *, image_size: int = 0) -> Raw:
+    """Reads ``path`` as the format that ``detect`` names; images in folders come in the size that is asked for."""
+    in_folders = {"folder": folders.read_folder, "tiny_imagenet": folders.read_tiny_imagenet}
+    if kind in in_folders:
+        return in_folders[kind](path, image_size=image_size)
+    return {"npz": read_npz, "idx": read_idx, "cifar10": read_cifar, "cifar100": read_cifar}[kind](path)
 
 
 def read_idx(folder: pathlib.Path) -> Raw:
@@ -121,28 +116,6 @@ def read_npz(path: pathlib.Path) -> Raw:
     return Raw(x_train, y_train, x_test, y_test, None if names is None else tuple(map(str, names)))
 
 
-def read_folder(folder: pathlib.Path) -> Raw:
-    """Images as ``{train,test}/CLASS/FILE``, all of one size; grey images give one channel, others three (Pillow).
-
-    Classes are the folder names in sorted order; a class may be missing from ``test``.
-    """
-    for split in ("train", "test"):
-        checks.require(
-            (folder / split).is_dir(), "data.load", f"{folder} has no folder {split}/ with one folder per class"
-        )
-    names = tuple(sorted(path.name for path in (folder / "train").iterdir() if path.is_dir()))
-    checks.require(bool(names), "data.load", f"{folder / 'train'} has no class folders; expected train/CLASS/image.png")
-    strangers = {path.name for path in (folder / "test").iterdir() if path.is_dir()} - set(names)
-    checks.require(
-        not strangers, "data.load", f"{folder / 'test'} has classes that train/ lacks: {', '.join(sorted(strangers))}"
-    )
-    shape: list[Any] = []  # of the first image, which all others must have
-    splits = [_read_split(folder / split, names, shape) for split in ("train", "test")]
-    channels = max(image.shape[-1] for images, _ in splits for image in images)
-    arrays = [(np.stack([np.broadcast_to(i, (*i.shape[:2], channels)) for i in images]), y) for images, y in splits]
-    return Raw(*arrays[0], *arrays[1], names)
-
-
 def _find(folder: pathlib.Path, name: str) -> pathlib.Path | None:
     """The file of that name, plain or gzipped."""
     return next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
@@ -198,41 +171,3 @@ def _read_cifar_file(path: pathlib.Path, label_bytes: int) -> tuple[np.ndarray, 
     data = data.reshape(-1, record)
     images = data[:, label_bytes:].reshape(-1, *_CIFAR_SHAPE).transpose(0, 2, 3, 1)
     return np.ascontiguousarray(images), data[:, label_bytes - 1]
-
-
-def _read_split(folder: pathlib.Path, names: tuple[str, ...], shape: list[Any]) -> tuple[list[np.ndarray], np.ndarray]:
-    """All images of ``folder/CLASS/`` and their class numbers."""
-    images, labels = [], []
-    for label, name in enumerate(names):
-        found = (folder / name).iterdir() if (folder / name).is_dir() else ()
-        for path in sorted(path for path in found if path.suffix.lower() in _IMAGE_SUFFIXES):
-            image = _read_image(path)
-            shape[:] = shape or [image.shape[:2], path]
-            checks.require(
-                image.shape[:2] == shape[0],
-                "data.load",
-                f"{path} is {image.shape[1]} x {image.shape[0]} pixels and {shape[1]} is "
-                f"{shape[0][1]} x {shape[0][0]}; resize all images to one size",
-            )
-            images.append(image)
-            labels.append(label)
-    kinds = " ".join(_IMAGE_SUFFIXES)
-    checks.require(bool(images), "data.load", f"{folder} has no images in its class folders ({kinds})")
-    return images, np.array(labels)
-
-
-def _read_image(path: pathlib.Path) -> np.ndarray:
-    """``[h, w, 1]`` or ``[h, w, 3]`` uint8; transparency is dropped."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            checks.require(
-                not image.mode.startswith(("I", "F")),
-                "data.load",
-                f"{path} has {image.mode} pixels of more than 8 bits; convert it to 8 bits or pass an .npz",
-            )
-            pixels = np.asarray(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"))
-    except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError for some damaged PNG files
-        raise checks.InputError(f"data.load: {path} is not a readable image ({error}); remove or replace it") from error
-    return pixels if pixels.ndim == 3 else pixels[..., None]

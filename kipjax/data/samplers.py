@@ -54,7 +54,7 @@ def class_balanced(x: Any, y: Any, labels: Any, *, batch_size: int, num_classes:
     return _per_class(where, x, y, labels, num_classes, batch_size // num_classes, flat=True)
 
 
-def per_class(x: Any, y: Any, labels: Any, *, batch_size: int, num_classes: int) -> Sampler:
+def per_class(x: Any, y: Any, labels: Any, *, batch_size: int, num_classes: int, fill: bool = False) -> Sampler:
     """Batches with one block per class, for methods that match class by class; no repeats within a class.
 
     Args:
@@ -63,17 +63,21 @@ def per_class(x: Any, y: Any, labels: Any, *, batch_size: int, num_classes: int)
       labels: ``[n]`` integer classes in ``0 .. num_classes - 1``.
       batch_size: ``b``, examples of each class.
       num_classes: ``k``.
+      fill: a class with fewer gives all it has, and rows that repeat some of them with targets of zeros, which the
+        methods do not count. ``b`` is then at most the size of the largest class.
 
     Returns:
       ``sample(key) -> Batch(x [k, b, ...], y [k, b, k])``; block ``c`` holds class ``c``.
 
     Raises:
-      InputError: shapes or labels do not fit, or a class has fewer than ``batch_size`` examples.
+      InputError: shapes or labels do not fit, or a class has fewer than ``batch_size`` examples (with ``fill``, none).
     """
     where = "samplers.per_class"
     _check_rows(where, x, y, labels, num_classes)
     checks.whole(where, "batch_size", batch_size)
-    return _per_class(where, x, y, labels, num_classes, batch_size, flat=False)
+    if fill:
+        batch_size = min(batch_size, int(np.bincount(labels, minlength=num_classes).max(initial=1)))
+    return _per_class(where, x, y, labels, num_classes, batch_size, flat=False, least=1 if fill else batch_size)
 
 
 def uniform(x: Any, y: Any, *, batch_size: int) -> Sampler:
@@ -185,7 +189,10 @@ class _Uniform:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class _PerClass:
-    """``x [n, d]``, ``y [n, k]``; ``order [n]`` by class, with ``starts [k]`` and ``counts [k]``."""
+    """``x [n, d]``, ``y [n, k]``; ``order [n]`` by class, with ``starts [k]`` and ``counts [k]``.
+
+    ``filled``: some counts are below ``per``.
+    """
 
     x: jax.Array
     y: jax.Array
@@ -195,12 +202,17 @@ class _PerClass:
     example_shape: tuple[int, ...] = _static()
     per: int = _static()
     flat: bool = _static()
+    filled: bool = _static()
 
     def __call__(self, key: jax.Array) -> Batch:
-        within = draw.without_replacement(key, self.per, self.counts)
+        pools = jnp.maximum(self.counts, self.per) if self.filled else self.counts
+        drawn = draw.without_replacement(key, self.per, pools)
+        within = drawn % self.counts[:, None] if self.filled else drawn
         rows = _rows(self.order, (self.starts[:, None] + within).ravel())
         lead = (-1,) if self.flat else within.shape
         x, y = _rows(self.x, rows), _rows(self.y, rows)
+        if self.filled:
+            y = y * (drawn < self.counts[:, None]).reshape(-1, 1)
         return Batch(x.reshape(*lead, *self.example_shape), y.reshape(*lead, y.shape[-1]))
 
 
@@ -219,15 +231,25 @@ def _flat(x: jax.Array) -> jax.Array:
     return x.reshape(len(x), -1)
 
 
-def _per_class(where: str, x: Any, y: Any, labels: Any, num_classes: int, per: int, *, flat: bool) -> Sampler:
-    """A sampler of ``per`` rows of each class, and its tables."""
-    members = _members(where, labels, num_classes, per)
+def _per_class(
+    where: str, x: Any, y: Any, labels: Any, num_classes: int, per: int, *, flat: bool, least: int = 0
+) -> Sampler:
+    """A sampler of ``per`` rows of each class, which must have at least ``least`` (``per`` if 0), and its tables."""
+    members = _members(where, labels, num_classes, least or per)
     counts = np.array([len(rows) for rows in members], np.int32)
     order = np.concatenate(members).astype(np.int32)
     starts = (np.cumsum(counts) - counts).astype(np.int32)
     x = jnp.asarray(x)
     tables = (jnp.asarray(table) for table in (order, starts, counts))
-    return _PerClass(_flat(x), jnp.asarray(y), *tables, example_shape=x.shape[1:], per=per, flat=flat)
+    return _PerClass(
+        _flat(x),
+        jnp.asarray(y),
+        *tables,
+        example_shape=x.shape[1:],
+        per=per,
+        flat=flat,
+        filled=bool(counts.min() < per),
+    )
 
 
 def _members(where: str, labels: Any, num_classes: int, per: int) -> list[np.ndarray]:

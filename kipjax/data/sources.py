@@ -13,6 +13,7 @@ import numpy as np
 
 from kipjax import checks
 from kipjax.data import files
+from kipjax.data.raw import Raw, resized
 
 __all__ = ["KNOWN", "Dataset", "from_arrays", "load"]
 
@@ -63,11 +64,15 @@ KNOWN: dict[str, _Known] = {
     "cifar10": _Known("cifar10", "cifar10", _CIFAR10),
     "cifar100": _Known("cifar100", "cifar100"),
     "svhn": _Known("", "svhn_cropped"),
+    "tiny_imagenet": _Known(
+        "tiny_imagenet", "", None, (), "Unpack http://cs231n.stanford.edu/tiny-imagenet-200.zip, and pass its folder. "
+    ),
+    "imagenette": _Known("", "imagenette/full-size-v2"),
 }
 """The names that ``load`` knows."""
 
 
-def load(name: str, *, data_dir: str | os.PathLike | None = None) -> Dataset:
+def load(name: str, *, data_dir: str | os.PathLike | None = None, image_size: int = 0) -> Dataset:
     """A data set by name or path.
 
     Args:
@@ -77,8 +82,9 @@ def load(name: str, *, data_dir: str | os.PathLike | None = None) -> Dataset:
           binary version), then in TFDS;
         ``tfds:NAME``: TFDS, prepared in ``data_dir`` (or TFDS's own folder) or downloaded;
         a path: an ``.npz`` with x_train, y_train, x_test, y_test; a folder of IDX or CIFAR binary files; a folder
-          with ``train/CLASS/`` and ``test/CLASS/`` images.
+          with ``train/CLASS/`` and ``test/CLASS/`` (or ``val/CLASS/``) images.
       data_dir: where to look first.
+      image_size: side of square images that all are resized to (shorter side, then the middle); 0 leaves them.
 
     Returns:
       Raw pixels, channels last, and integer labels.
@@ -90,13 +96,16 @@ def load(name: str, *, data_dir: str | os.PathLike | None = None) -> Dataset:
       >>> load("digits").x_train.shape
       (1437, 8, 8, 1)
     """
+    checks.whole("data.load", "image_size", image_size, 0)
     if name == "digits":
-        return _digits()
-    if name.startswith("tfds:"):
-        return _from_tfds(name.removeprefix("tfds:"), data_dir)
-    if name in KNOWN:
-        return _load_known(name, data_dir)
-    return _load_path(name, data_dir)
+        dataset = _digits()
+    elif name.startswith("tfds:"):
+        dataset = _from_tfds(name.removeprefix("tfds:"), data_dir, image_size)
+    elif name in KNOWN:
+        dataset = _load_known(name, data_dir, image_size)
+    else:
+        dataset = _load_path(name, data_dir, image_size)
+    return _sized(dataset, image_size) if image_size else dataset
 
 
 def from_arrays(
@@ -157,15 +166,16 @@ def _digits() -> Dataset:
     return from_arrays(x_train, y_train, x_test, y_test, num_classes=10)
 
 
-def _load_known(name: str, data_dir: Any) -> Dataset:
+def _load_known(name: str, data_dir: Any, image_size: int) -> Dataset:
     """Local files of a known set, then TFDS."""
     known = KNOWN[name]
     folders = _folders(name, data_dir, known.folders) if known.kind else []
     for folder in folders:
         if folder.is_dir() and files.detect(folder) == known.kind:
-            return _checked(folder, files.read(folder, known.kind), known)
+            return _checked(folder, files.read(folder, known.kind, image_size=image_size), known)
     try:
-        return _from_tfds(known.tfds, data_dir, known.class_names)
+        checks.require(bool(known.tfds), "data.load", "has no such set")
+        return _from_tfds(known.tfds, data_dir, image_size, known.class_names)
     except checks.InputError as error:
         looked = f"no files in {', '.join(map(str, folders))}; " if folders else ""
         raise checks.InputError(
@@ -186,7 +196,7 @@ def _folders(name: str, data_dir: Any, system: Sequence[str]) -> list[pathlib.Pa
     return [roots[0] / name, *first, *(root / name for root in roots[1:]), *map(pathlib.Path, system)]
 
 
-def _load_path(name: str, data_dir: Any) -> Dataset:
+def _load_path(name: str, data_dir: Any, image_size: int) -> Dataset:
     path = pathlib.Path(name).expanduser()
     if not path.exists() and data_dir and (pathlib.Path(data_dir).expanduser() / name).exists():
         path = pathlib.Path(data_dir).expanduser() / name
@@ -198,7 +208,7 @@ def _load_path(name: str, data_dir: Any) -> Dataset:
             f"data.load: {path} is no data set; expected an .npz, a folder of IDX or CIFAR binary files, or a folder "
             "with train/CLASS/ and test/CLASS/ images"
         )
-    return _checked(path, files.read(path, kind), _Known(kind, ""))
+    return _checked(path, files.read(path, kind, image_size=image_size), _Known(kind, ""))
 
 
 def _fail_unknown(name: str) -> None:
@@ -211,17 +221,32 @@ def _fail_unknown(name: str) -> None:
     )
 
 
-def _checked(path: pathlib.Path, raw: files.Raw, known: _Known) -> Dataset:
+def _sized(dataset: Dataset, size: int) -> Dataset:
+    """The data set with images of that side."""
+    shape = dataset.x_train.shape[1:]
+    checks.require(
+        len(shape) == 3 and dataset.x_train.dtype == np.uint8,
+        "data.load",
+        f"image_size is {size} and examples are {dataset.x_train.dtype} of shape {shape}; only 8-bit images "
+        "[height, width, channels] are resized, leave it 0",
+    )
+    if shape[:2] == (size, size):
+        return dataset
+    x_train, x_test = (np.stack([resized(x, size) for x in some]) for some in (dataset.x_train, dataset.x_test))
+    return dataset._replace(x_train=x_train, x_test=x_test)
+
+
+def _checked(path: pathlib.Path, raw: Raw, known: _Known) -> Dataset:
     """What a file holds as a ``Dataset``; errors name the file."""
     num_classes = {"cifar10": 10, "cifar100": 100}.get(known.kind)
     names = raw.class_names or known.class_names
     return from_arrays(*raw[:4], num_classes=num_classes, class_names=names, where=f"data.load: {path}")
 
 
-def _from_tfds(name: str, data_dir: Any, class_names: Sequence[str] | None = None) -> Dataset:
+def _from_tfds(name: str, data_dir: Any, image_size: int, class_names: Sequence[str] | None = None) -> Dataset:
     from kipjax.data import tfds
 
-    raw = tfds.read(name, data_dir)
+    raw = tfds.read(name, data_dir, image_size)
     return from_arrays(*raw[:4], class_names=class_names or raw.class_names, where=f"data.load: tfds:{name}")
 
 

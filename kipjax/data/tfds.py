@@ -15,19 +15,20 @@ from typing import Any
 import numpy as np
 
 from kipjax import checks
-from kipjax.data import files
+from kipjax.data.raw import Raw, resized
 
 __all__ = ["read"]
 
 _TEST_SPLITS = ("test", "validation")
 
 
-def read(name: str, data_dir: Any = None) -> files.Raw:
+def read(name: str, data_dir: Any = None, image_size: int = 0) -> Raw:
     """The set ``name`` from TFDS: prepared in ``data_dir`` (TFDS's own folder if ``None``), or downloaded and prepared.
 
     Args:
       name: as TFDS spells it, ``NAME``, ``NAME/CONFIG`` or ``NAME:VERSION``.
       data_dir: TFDS's root folder.
+      image_size: side of the result, see ``raw.resized``; 0 for images that are all of one size already.
 
     Returns:
       Arrays; images decoded, labels integers, class names from TFDS.
@@ -36,10 +37,11 @@ def read(name: str, data_dir: Any = None) -> files.Raw:
       InputError: TFDS is missing or has no such set, the download fails, or the set is no image classification set.
     """
     with _quiet():
-        return _read(name, _prepared(name, None if data_dir is None else str(pathlib.Path(data_dir).expanduser())))
+        folder = None if data_dir is None else str(pathlib.Path(data_dir).expanduser())
+        return _read(name, _prepared(name, folder), image_size)
 
 
-def _read(name: str, builder: Any) -> files.Raw:
+def _read(name: str, builder: Any, image_size: int) -> Raw:
     image, label = _keys(name, builder.info)
     splits = builder.info.splits
     tests = [split for split in _TEST_SPLITS if split in splits]
@@ -48,8 +50,8 @@ def _read(name: str, builder: Any) -> files.Raw:
         "data.load",
         f"tfds:{name} has the splits {', '.join(splits)}; expected train and test (or validation)",
     )
-    train, test = (_arrays(name, builder, split, image, label) for split in ("train", tests[0]))
-    return files.Raw(*train, *test, tuple(builder.info.features[label].names))
+    train, test = (_arrays(name, builder, split, image, label, image_size) for split in ("train", tests[0]))
+    return Raw(*train, *test, tuple(builder.info.features[label].names))
 
 
 def _import() -> Any:
@@ -134,18 +136,22 @@ def _keys(name: str, info: Any) -> tuple[str, str]:
     return keys
 
 
-def _arrays(name: str, builder: Any, split: str, image: str, label: str) -> tuple[np.ndarray, np.ndarray]:
+def _arrays(
+    name: str, builder: Any, split: str, image: str, label: str, image_size: int
+) -> tuple[np.ndarray, np.ndarray]:
     """``(x [n, ...], y [n])`` of one split."""
     examples = _source(builder, split) if _is_random_access(builder) else _tensorflow_source(name, builder, split)
     images, labels = [], []
     for example in examples:
-        images.append(np.asarray(example[image]))
+        pixels = np.asarray(example[image])
+        images.append(resized(pixels, image_size) if image_size else pixels)
         labels.append(int(example[label]))
     shapes = {x.shape for x in images}
     checks.require(
         len(shapes) == 1,
         "data.load",
-        f"tfds:{name} has images of {len(shapes)} sizes in {split}; expected one: resize them first",
+        f"tfds:{name} has images of {len(shapes)} sizes in {split}; say which all should have "
+        "(image_size=, or --config.data.image_size)",
     )
     return np.stack(images), np.array(labels)
 

@@ -122,6 +122,7 @@ def predict(
       x: images.
       block_size: how many go through the network at once.
     """
+    checks.require(len(x) > 0, "evaluation.train.predict", "x is empty; at least one image is needed")
     size = min(block_size, len(x))
     missing = -len(x) % size
     blocks = jnp.concatenate([x, jnp.broadcast_to(x[:1], (missing, *x.shape[1:]))]).reshape(-1, size, *x.shape[1:])
@@ -281,7 +282,8 @@ def _turn(protocol, size, key, step, x, y):
 
 def _best(model, protocol, train, state, validation, total):
     """The variables of the best validation accuracy, the first of equal ones; stops when patience is at its end."""
-    start = state[0]
+    start, every = state[0], protocol.validate_every
+    last = total % every or every
 
     def accuracy(variables):
         outputs = predict(model, Network(variables, start), validation.x, protocol=protocol, block_size=500)
@@ -293,7 +295,12 @@ def _best(model, protocol, train, state, validation, total):
 
     def chunk(carry):
         state, number, best, best_accuracy, best_at = carry
-        state, number = train(state, number, protocol.validate_every), number + protocol.validate_every
+        state = lax.cond(
+            number + every <= total,
+            lambda: train(state, number, every),
+            lambda: train(state, number, last),
+        )
+        number = jnp.minimum(number + every, total)
         found = accuracy(state[0])
         better = found > best_accuracy
         best = jax.tree.map(lambda a, b: jnp.where(better, a, b), state[0], best)
@@ -400,6 +407,7 @@ def _check_evaluation(where, distilled, task, seeds, subset_seeds, full_size, pa
 def _hold_out(key, task):
     """``(validation, task)`` with no training image in both."""
     n = len(task.x_train)
+    checks.at_least("evaluation.train.evaluate", "number of training images, a fifth of which validates,", n, 5)
     count = min((500 if task.num_classes == 10 else 100) * task.num_classes, n // 5)
     rows = np.asarray(draw.without_replacement(key, count, n))
     others = np.setdiff1d(np.arange(n), rows)

@@ -1,8 +1,9 @@
-"""Files: the distilled set (artifact), resumable state (checkpoint), metrics and progress (log), pictures (plots).
+"""Files: the distilled set (artifact), resumable state (checkpoint), experts (trajectory), metrics and progress (log),
+pictures (plots).
 
 Importing this package is cheap: orbax, matplotlib and rich are imported by the functions that need them.
 """
 
-from kipjax.io import artifact, checkpoint, log, plots
+from kipjax.io import artifact, checkpoint, log, plots, trajectory
 
-__all__ = ["artifact", "checkpoint", "log", "plots"]
+__all__ = ["artifact", "checkpoint", "log", "plots", "trajectory"]

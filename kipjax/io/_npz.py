@@ -18,21 +18,25 @@ _BROKEN = (OSError, ValueError, KeyError, EOFError, RuntimeError, OverflowError,
 _UNREADABLE = (*_BROKEN, zipfile.BadZipFile, zlib.error, struct.error)
 
 
-def members(where: str, path: str | os.PathLike) -> dict[str, Callable[[], bytes]]:
-    """The bytes of every array in an ``.npz`` by name, each checked against its CRC when read."""
+def members(
+    where: str, path: str | os.PathLike, *, kind: str = "artifact", example: str = "distilled.npz"
+) -> dict[str, Callable[[], bytes]]:
+    """The bytes of every array in an ``.npz`` by name, each checked against its CRC when read.
+
+    ``kind`` and ``example`` say in messages what the file should have been.
+    """
     try:
         with open(path, "rb") as file:
             content = file.read()
     except FileNotFoundError:
-        raise checks.InputError(f"{where}: no such file; check the path, or distil a set first") from None
+        raise checks.InputError(f"{where}: no such file; check the path, or make the {kind} first") from None
     except OSError as error:
-        raise _files.path_error("artifact.load", "read", path, error) from error
-    checks.require(len(content) > 0, where, "the file is empty, its writing was cut off; make the artifact again")
+        raise _files.path_error(f"{kind}.load", "read", path, error) from error
+    checks.require(len(content) > 0, where, "the file is empty, its writing was cut off; make it again")
     checks.require(
         content[:2] == b"PK",
         where,
-        f"this is no kipjax artifact and no .npz at all (it begins with {content[:8]!r}); give the path of a "
-        "distilled.npz",
+        f"this is no kipjax {kind} and no .npz at all (it begins with {content[:8]!r}); give the path of a {example}",
     )
     try:
         archive = zipfile.ZipFile(io.BytesIO(content))
@@ -49,13 +53,12 @@ def read_array(where: str, name: str, read: Callable[[], bytes]) -> np.ndarray:
         if "Object arrays" in str(error):
             raise checks.InputError(
                 f"{where}: {name} holds pickled Python objects, which are never loaded because they can run code; "
-                "ask for the set as plain numeric arrays"
+                "ask for plain numeric arrays"
             ) from None
         raise _damaged(where, error) from error
 
 
 def _damaged(where: str, error: Exception) -> checks.InputError:
     return checks.InputError(
-        f"{where}: the file is cut off or damaged ({_files.one_line(error, 80)}); make the artifact again or take "
-        "another copy"
+        f"{where}: the file is cut off or damaged ({_files.one_line(error, 80)}); make it again or take another copy"
     )

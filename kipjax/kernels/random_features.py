@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from kipjax import checks
+from kipjax.core import linearize
 from kipjax.types import KernelFn, PyTree
 
 __all__ = ["draw", "kernel"]
@@ -41,6 +42,7 @@ def draw(
     count: int = 8,
     w_var: float = 2.0,
     b_var: float = 0.01,
+    block_size: int = 0,
 ) -> KernelFn:
     """``kernel`` of the features of ``count`` fresh networks side by side.
 
@@ -50,6 +52,7 @@ def draw(
       features: ``(params, x [n, ...]) -> h [n, p]``.
       count: number of networks; the kernel's error falls like ``1 / sqrt(count width)``.
       w_var, b_var: as in ``kernel``.
+      block_size: images in one network at a time, which bounds the memory of its layers; 0 for all in all networks.
 
     Returns:
       A kernel function. Under jit the features of one array are computed once, however often it is asked for them.
@@ -58,7 +61,10 @@ def draw(
     params = jax.vmap(init)(jax.random.split(key, count))
 
     def all_features(x: jax.Array) -> jax.Array:
-        h = jax.vmap(features, in_axes=(0, None))(params, x)
+        if 0 < block_size < x.shape[0]:
+            h = jax.lax.map(lambda p: linearize.in_blocks(lambda part: features(p, part), x, size=block_size), params)
+        else:
+            h = jax.vmap(features, in_axes=(0, None))(params, x)
         return jnp.moveaxis(h, 0, 1).reshape(x.shape[0], -1)
 
     return kernel(all_features, w_var=w_var, b_var=b_var)

@@ -2,17 +2,36 @@
 
 from collections.abc import Callable
 
-from kipjax.methods import cig, coreset, frepo, kip, krr_exact, label_solve, network_coreset, rcig, rfad, vig
+from kipjax.methods import (
+    cig,
+    coreset,
+    dc,
+    dm,
+    dsa,
+    frepo,
+    kip,
+    krr_exact,
+    label_solve,
+    mtt,
+    network_coreset,
+    rcig,
+    rfad,
+    vig,
+)
 from kipjax.types import Method
 
 __all__ = [
     "METHODS",
     "cig",
     "coreset",
+    "dc",
+    "dm",
+    "dsa",
     "frepo",
     "kip",
     "krr_exact",
     "label_solve",
+    "mtt",
     "network_coreset",
     "rcig",
     "rfad",
@@ -22,10 +41,14 @@ __all__ = [
 METHODS: dict[str, Callable[..., Method]] = {
     "cig": cig.make,
     "coreset": coreset.make,
+    "dc": dc.make,
+    "dm": dm.make,
+    "dsa": dsa.make,
     "frepo": frepo.make,
     "kip": kip.make,
     "krr_exact": krr_exact.make,
     "label_solve": label_solve.make,
+    "mtt": mtt.make,
     "network_coreset": network_coreset.make,
     "rcig": rcig.make,
     "rfad": rfad.make,

@@ -27,6 +27,7 @@ __all__ = [
     "StepSizes",
     "adabelief",
     "check_learned",
+    "check_step_sizes",
     "make",
     "mirrored",
     "platt_targets",
@@ -71,6 +72,7 @@ class PoolOptions(NamedTuple):
       stagger: start the ages spread out, and replace *instead of* training, once the age exceeds ``max_age`` (FRePo);
         otherwise all start at zero, and one is replaced *after* training, once it reaches ``max_age`` (RCIG).
       sum_classes: train on ``1/2 |f - y|^2`` summed over classes (FRePo) instead of their mean (RCIG).
+      flip: train on the mirror images too (RCIG, where the method's ``flip`` is on), or never (FRePo).
     """
 
     size: int = 30
@@ -80,6 +82,7 @@ class PoolOptions(NamedTuple):
     batch_size: int = 0
     stagger: bool = False
     sum_classes: bool = False
+    flip: bool = False
 
 
 MetaGradient = Callable[..., tuple[Learned, PyTree, NamedTuple]]
@@ -94,7 +97,6 @@ def make(
     optimizer: optax.GradientTransformation,
     learned: tuple[str, ...],
     options: PoolOptions,
-    flip: bool,
     ema_decay: float = 0.0,
     init_memory: Callable[[Learned], PyTree] = lambda learned: (),
 ) -> Method:
@@ -107,7 +109,6 @@ def make(
       optimizer: of the learned set; sees a ``Learned``.
       learned: names of the fields of ``Learned`` that are updated.
       options: of the pool.
-      flip: networks see every distilled image and its mirror image.
       ema_decay: of the average that is the result; 0 makes the last iterate the result.
       init_memory: the method's own state at the start.
     """
@@ -151,7 +152,7 @@ def make(
             return fresh(fresh_key, learned.x), jnp.zeros_like(age)
 
         def trained():
-            x, y = mirrored(learned.x, learned.y) if flip else (learned.x, learned.y)
+            x, y = mirrored(learned.x, learned.y) if options.flip else (learned.x, learned.y)
             return _train(train_key, model, train_optimizer, member, age, x, y, options)
 
         if options.stagger:
@@ -164,8 +165,9 @@ def make(
             return Distilled(state.learned.x, state.learned.y)
         corrected = optax.tree.bias_correction(state.average, ema_decay, jnp.maximum(state.count, 1))
         started = state.count > 0  # before the first step there is nothing to average
-        x, y, _ = jax.tree.map(lambda a, b: jnp.where(started, a, b), corrected, state.learned)
-        return Distilled(x, y)
+        mean = jax.tree.map(lambda a, b: jnp.where(started, a, b), corrected, state.learned)
+        result = state.learned._replace(**{name: getattr(mean, name) for name in learned})
+        return Distilled(result.x, result.y)
 
     return Method(init, step, distilled)
 
@@ -228,6 +230,17 @@ def _masked(tree, learned):
     return Learned(
         *(leaf if name in learned else jax.tree.map(jnp.zeros_like, leaf) for name, leaf in tree._asdict().items())
     )
+
+
+def check_step_sizes(where: str, **solvers: tuple[int, float]) -> None:
+    """``name=(steps, step_size)`` of truncated solvers: not negative, and given where one step shows no descent."""
+    for name, (steps, size) in solvers.items():
+        checks.at_least(where, f"{name}_step_size", size, 0.0)
+        checks.require(
+            steps != 1 or size > 0,
+            where,
+            f"{name}_steps is 1, and the search for {name}_step_size needs two to see a descent; give a step size",
+        )
 
 
 def check_learned(where: str, **choices: Any) -> tuple[str, ...]:

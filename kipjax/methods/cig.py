@@ -101,6 +101,7 @@ def make(
     for name, count in (("inner_steps", inner_steps), ("hessian_steps", hessian_steps)):
         checks.whole(where, name, count, 0)
     checks.within(where, "ema_decay", ema_decay, 0.0, 0.9999)
+    _pooled.check_step_sizes(where, inner=(inner_steps, inner_step_size), hessian=(hessian_steps, hessian_step_size))
 
     def meta_gradient(key, variables, learned, memory, batch):
         f = predictor(model, jax.lax.stop_gradient(variables))
@@ -144,8 +145,7 @@ def make(
         meta_gradient,
         optimizer=_pooled.adabelief(learning_rate),
         learned=_pooled.check_learned(where, x=learn_images, y=learn_labels),
-        options=PoolOptions(pool_size, pool_max_age, pool_steps, pool_learning_rate),
-        flip=flip,
+        options=PoolOptions(pool_size, pool_max_age, pool_steps, pool_learning_rate, flip=flip),
         ema_decay=ema_decay,
         init_memory=lambda _: StepSizes(*map(step_size.watch, (inner_step_size, hessian_step_size))),
     )

@@ -83,7 +83,7 @@ def make(
 
     Args:
       model: network with features (``models.network``); the paper's is ``models.get("convnet", num_classes=k,
-        norm="batch", norm_at="block")``.
+        norm="batch", norm_placement="before_conv")``.
       reg, reg_unit, solve_dtype: ridge, as in ``krr.alpha``.
       margin: subtract ``mean min(y_(1) - y_(2), 1 / k)`` over the rows of the labels.
       learn_images, learn_labels: what is learned.
@@ -131,5 +131,4 @@ def make(
         options=PoolOptions(
             pool_size, pool_max_age, 1, pool_learning_rate, pool_batch_size, stagger=True, sum_classes=True
         ),
-        flip=flip,
     )

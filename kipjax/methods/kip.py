@@ -54,8 +54,12 @@ def outer_loss(
     reg: float,
     reg_unit: str = "trace",
     solve_dtype: Any = "float64",
+    block_size: int = 0,
 ) -> tuple[jax.Array, jax.Array]:
     """Equation (7) on one batch of targets.
+
+    In blocks the kernel between targets and support, whose ``n m`` entries need not fit the memory, is never there as a
+    whole: derivatives compute it again block by block.
 
     Args:
       kernel_fn: the kernel.
@@ -63,15 +67,36 @@ def outer_loss(
       y_s: ``[m, k]`` its labels.
       batch: targets ``x [n, ...]``, ``y [n, k]``.
       reg, reg_unit, solve_dtype: as in ``krr.alpha``.
+      block_size: targets at a time; 0 for all.
 
     Returns:
       ``(loss [], accuracy [] in 0..1)``.
     """
     checks.same_classes("kip.outer_loss", "y_s", y_s, "y_t", batch.y)
-    predictions = krr.predict(
-        kernel_fn(x_s, x_s), kernel_fn(batch.x, x_s), y_s, reg=reg, reg_unit=reg_unit, solve_dtype=solve_dtype
-    )
-    return losses.mse(predictions, batch.y), losses.accuracy(predictions, batch.y)
+    dual = krr.alpha(kernel_fn(x_s, x_s), y_s, reg=reg, reg_unit=reg_unit, solve_dtype=solve_dtype)
+
+    def score(x_t, y_t):
+        predictions = kernel_fn(x_t, x_s) @ dual
+        return losses.mse(predictions, y_t), losses.accuracy(predictions, y_t)
+
+    n = batch.x.shape[0]
+    if not 0 < block_size < n:
+        return score(*batch)
+    # Rows of every device in every block, so that none of a batch that is divided over devices has to travel.
+    blocks = n // block_size
+    whole = jax.tree.map(lambda a: a[: blocks * block_size].reshape(block_size, blocks, *a.shape[1:]), tuple(batch))
+    rest = jax.tree.map(lambda a: a[blocks * block_size :], tuple(batch))
+    score = jax.checkpoint(score, prevent_cse=False)
+
+    def add(total, i):
+        x_t, y_t = (jnp.take(a, i, axis=1) for a in whole)
+        return jax.tree.map(lambda a, b: a + b * block_size, total, score(x_t, y_t)), None
+
+    zero = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(score, *batch))
+    total = jax.lax.scan(add, zero, jnp.arange(blocks))[0]
+    if n % block_size:
+        total = jax.tree.map(lambda a, b: a + b * (n % block_size), total, score(*rest))
+    return jax.tree.map(lambda a: a / n, total)
 
 
 def corrupt(key: jax.Array, x: jax.Array, *, rho: float, fill: str = "uniform") -> tuple[jax.Array, jax.Array]:
@@ -111,6 +136,7 @@ def make(
     reg: float = 1e-6,
     reg_unit: str = "trace",
     solve_dtype: Any = "float64",
+    block_size: int = 0,
     kernel_params: PyTree = None,
     augment: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
     rho: float = 0.0,
@@ -127,6 +153,7 @@ def make(
       decay_steps: steps over which the learning rate falls to zero along a cosine; 0 keeps it constant.
       optimizer: replaces Adam and its learning rate.
       reg, reg_unit, solve_dtype: ridge, as in ``krr.alpha``.
+      block_size: targets at a time in the loss; 0 for all.
       kernel_params: starting kernel hyperparameters, any pytree of floats.
       augment: ``augment(key, x [b, ...]) -> x`` applied to every target batch.
       rho: fraction of the coordinates of each image that are filled and frozen (KIP_rho).
@@ -149,6 +176,7 @@ def make(
     checks.one_of("kip.make", "reg_unit", reg_unit, krr.REG_UNITS)
     checks.within("kip.make", "rho", rho, 0.0, 1.0)
     checks.one_of("kip.make", "fill", fill, FILLS)
+    checks.whole("kip.make", "block_size", block_size, 0)
     kernel_at = _kernel_at(kernel_fn, parametric=kernel_params is not None)
     checks.at_least("kip.make", "decay_steps", decay_steps, 0)
     rate = optax.cosine_decay_schedule(learning_rate, decay_steps) if decay_steps else learning_rate
@@ -171,7 +199,7 @@ def make(
             at = state._replace(**values)
             return outer_loss(
                 kernel_at(kernel_key, at.kernel_params), at.x, at.y, batch,
-                reg=reg, reg_unit=reg_unit, solve_dtype=solve_dtype,
+                reg=reg, reg_unit=reg_unit, solve_dtype=solve_dtype, block_size=block_size,
             )  # fmt: skip
 
         values = _pick(state, names)

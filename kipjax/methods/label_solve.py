@@ -46,14 +46,19 @@ def target_moments(kernel_fn: KernelFn, x_s: jax.Array, batch: Batch, block_size
     """
     n = batch.x.shape[0]
     blocks = n // block_size
-    whole = jax.tree.map(lambda a: a[: blocks * block_size].reshape(blocks, block_size, *a.shape[1:]), batch)
+    # Rows of every device in every block, so that none of a batch that is divided over devices has to travel.
+    whole = jax.tree.map(lambda a: a[: blocks * block_size].reshape(block_size, blocks, *a.shape[1:]), batch)
     rest = jax.tree.map(lambda a: a[blocks * block_size :], batch)
 
     def add(total, block):
-        return total + krr.moments(kernel_fn(block.x, x_s), block.y), None
+        return total + krr.moments(kernel_fn(block.x, x_s), block.y)
 
-    total, _ = lax.scan(add, krr.moments(jnp.zeros((0, x_s.shape[0]), x_s.dtype), batch.y[:0]), whole)
-    return add(total, rest)[0] if n % block_size else total
+    def add_number(total, i):
+        return add(total, jax.tree.map(lambda a: jnp.take(a, i, axis=1), whole)), None
+
+    none = krr.moments(jnp.zeros((0, x_s.shape[0]), x_s.dtype), batch.y[:0])
+    total, _ = lax.scan(add_number, none, jnp.arange(blocks))
+    return add(total, rest) if n % block_size else total
 
 
 def make(

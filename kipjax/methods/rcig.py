@@ -20,6 +20,7 @@ for the inverse Hessian. ``"dense"`` and ``"cg"`` solve its dual exactly: ridge 
 in ``n k`` unknowns, with no step sizes to find and the implicit gradient unbiased.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -180,6 +181,14 @@ def make(
     for name, count in (("inner_steps", inner_steps), ("hessian_steps", hessian_steps), ("subsample", subsample)):
         checks.whole(where, name, count, 0)
     checks.whole(where, "repeats", repeats)
+    checks.whole(where, "block_size", block_size, 0)
+    checks.whole(where, "cg_steps", cg_steps)
+    checks.at_least(where, "cg_tol", cg_tol, 0.0, strict=True)
+    precision.check(where, "solve_dtype", solve_dtype)
+    if solve == "adam":
+        _pooled.check_step_sizes(
+            where, inner=(inner_steps, inner_step_size), hessian=(hessian_steps, hessian_step_size)
+        )
     checks.within(where, "ema_decay", ema_decay, 0.0, 0.9999)
 
     options = _Options(
@@ -215,8 +224,7 @@ def make(
         meta_gradient,
         optimizer=_pooled.adabelief(learning_rate, temperature_rate),
         learned=(*names, "log_temp") if loss == "platt" else names,
-        options=PoolOptions(pool_size, pool_max_age, pool_steps, pool_learning_rate, pool_batch_size),
-        flip=flip,
+        options=PoolOptions(pool_size, pool_max_age, pool_steps, pool_learning_rate, pool_batch_size, flip=flip),
         ema_decay=ema_decay,
         init_memory=init_memory,
     )
@@ -319,7 +327,7 @@ def _dual_form(solver, net, learned, batch, options):
 def _dense_form(key, net, learned, memory, batch, options):
     parts, y_s = _support(learned, options)
     lam, x_s, (n, k) = options.reg * learned.x.shape[0], jnp.concatenate(parts), y_s.shape
-    _require_room(n * k, net.body, options.dense_limit)
+    _require_room(n * k, net, x_s, options.dense_limit)
     h = net.of(net.body, x_s)[1]
     g = linearize.ntk(linearize.jacobian(lambda body, x: net.of(body, x)[0], net.body, x_s))
     g = g + jnp.kron(h @ h.T, jnp.eye(k, dtype=h.dtype)) + lam * jnp.eye(n * k, dtype=h.dtype)
@@ -349,10 +357,11 @@ def _adam_form(key, net, learned, memory, batch, options):
     lam, solve_dtype = options.reg * learned.x.shape[0], options.solve_dtype
     inner_key, hessian_key = jax.random.split(key)
     hessian, b = _quadratic(net, learned, lam, options)
+    partial = 0 < options.subsample < learned.x.shape[0]
 
     def adam(watched, given, b, steps, start, key):
         def run(size):
-            return linear_solve.adam(hessian, b, steps=steps, step_size=size, key=key if options.subsample else None)
+            return linear_solve.adam(hessian, b, steps=steps, step_size=size, key=key if partial else None)
 
         search = not given and steps > 0
         return run(step_size.tuned(watched, lambda size: run(size).values, start) if search else watched.step_size)
@@ -413,10 +422,13 @@ def _quadratic(net, learned, lam, options):
     return hessian, jax.tree.map(lambda a: scale * a, pull(inverse @ y_s))
 
 
-def _require_room(rows, body, limit):
+def _require_room(rows, net, x_s, limit):
     """The dense dual must fit the memory."""
-    width = sum(leaf.size for leaf in jax.tree.leaves(body))
-    need = 4 * rows * width + 24 * rows**2  # the Jacobian, and the matrix in float32, in float64 and factorised
+    size = x_s.dtype.itemsize
+    width = sum(leaf.size for leaf in jax.tree.leaves(net.body))
+    activations = _largest(jax.make_jaxpr(net.of)(net.body, x_s[:1]).jaxpr)
+    # Jacobian; the layers that it is pulled back through; the matrix, and its float64 copy with the factor.
+    need = size * rows * (width + 2 * activations) + (size + 16) * rows**2
     free = limit or sharding.free_memory()
     checks.require(
         not free or need <= free,
@@ -424,3 +436,10 @@ def _require_room(rows, body, limit):
         f"solve='dense' needs a matrix of nC = {rows} rows and their Jacobian, {need / 1e6:.0f} MB, and "
         f"{(free or 0) / 1e6:.0f} MB are free; use solve='cg', or fewer distilled images",
     )
+
+
+def _largest(jaxpr):
+    """The most entries that any value inside a traced function has."""
+    sizes = [math.prod(v.aval.shape) for e in jaxpr.eqns for v in e.outvars if hasattr(v.aval, "shape")]
+    inner = [p for e in jaxpr.eqns for p in e.params.values() if hasattr(p, "eqns") or hasattr(p, "jaxpr")]
+    return max([*sizes, *(_largest(getattr(p, "jaxpr", p)) for p in inner)], default=0)

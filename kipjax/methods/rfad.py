@@ -8,6 +8,8 @@ arXiv:2210.12067.
 - Ridge ``lambda = reg tr(K_ss) / m``, solved in float64.
 - Outer loss: Platt scaling, the cross-entropy of ``exp(log_temp) K_ts alpha``, or half the mean squared error.
 - The set is ``x M``, with a linear map ``M`` of all pixels, the identity at first, learned along with ``x``.
+- With images to validate on, the result is the set of the best validation loss, and learning ends once that has not
+  fallen for ``patience`` steps.
 
 It is FRePo with a network that is never trained.
 """
@@ -18,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import linen as nn
+from jax import lax
 
 from kipjax import checks
 from kipjax.core import krr, losses
@@ -38,18 +41,30 @@ class Learned(NamedTuple):
     log_temp: jax.Array
 
 
+class Best(NamedTuple):
+    """The set of the lowest validation ``loss []``, the step ``at []`` of it, the networks' threefry ``key [2]``."""
+
+    learned: Learned
+    loss: jax.Array
+    at: jax.Array
+    key: jax.Array
+
+
 class State(NamedTuple):
-    """What is learned, and the optimizer's state."""
+    """What is learned, the optimizer's state, the best set so far if there is validation, and steps taken."""
 
     learned: Learned
     opt_state: optax.OptState
+    best: Best | None
+    count: jax.Array
 
 
 class Info(NamedTuple):
-    """``loss []`` and ``accuracy []`` in 0..1 on the step's targets, before the update."""
+    """``loss []`` and ``accuracy []`` in 0..1 on the step's targets, before the update; ``stopped []`` is 0 or 1."""
 
     loss: jax.Array
     accuracy: jax.Array
+    stopped: jax.Array
 
 
 def outer_loss(
@@ -99,6 +114,11 @@ def make(
     learning_rate: float = 1e-3,
     transform_rate: float = 5e-5,
     temperature_rate: float = 1e-2,
+    validation: Batch | None = None,
+    validate_every: int = 40,
+    validation_networks: int = 16,
+    patience: int = 1000,
+    block_size: int = 1280,
     solve_dtype: Any = "float64",
 ) -> Method:
     """RFAD as a ``Method``.
@@ -111,6 +131,12 @@ def make(
       learn_images, learn_labels, learn_transform: what is learned.
       learning_rate: of AdaBelief for images and labels.
       transform_rate, temperature_rate: the same for the linear map and for ``log_temp``.
+      validation: training images by which the best step is found, ``x [v, ...]``, centred one-hot ``y [v, k]`` (the
+        authors': 500 of each of ten classes, else 100); ``None`` makes the last step the result.
+      validate_every: steps between two looks at them.
+      validation_networks: how many, the same ones each time.
+      patience: steps without a lower validation loss after which nothing changes any more.
+      block_size: images that go through a network at once, for more than that many; 0 for all through all networks.
       solve_dtype: precision of the solve.
 
     Returns:
@@ -126,7 +152,8 @@ def make(
     network.require_features(where, model)
     checks.whole(where, "networks", networks)
     checks.one_of(where, "loss", loss, ("platt", "mse"))
-    for name, value in (("reg", reg), ("learning_rate", learning_rate), ("transform_rate", transform_rate)):
+    rates_given = (("transform_rate", transform_rate), ("temperature_rate", temperature_rate))
+    for name, value in (("reg", reg), ("learning_rate", learning_rate), *rates_given):
         checks.at_least(where, name, value, 0.0, strict=True)
     learned = {"x": learn_images, "y": learn_labels, "transform": learn_transform, "log_temp": loss == "platt"}
     checks.require(
@@ -137,33 +164,77 @@ def make(
     rates = {"x": learning_rate, "y": learning_rate, "transform": transform_rate, "log_temp": temperature_rate}
     optimizer = optax.scale_by_belief()
 
+    for name, count in (
+        ("validate_every", validate_every),
+        ("validation_networks", validation_networks),
+        ("patience", patience),
+    ):
+        checks.whole(where, name, count)
+    checks.at_least(where, "patience", patience, validate_every)
+    checks.whole(where, "block_size", block_size, 0)
+
+    def random_kernel(key, x, count):
+        return random_features.draw(
+            key,
+            lambda k: network.init(model, k, x),
+            lambda variables, x: network.forward(model, variables, x)[1],
+            count=count,
+            block_size=block_size,
+        )
+
+    def objective(at, kernel_fn, batch):
+        x_s = _transformed(at)
+        return outer_loss(kernel_fn, x_s, at.y, at.log_temp, batch, loss=loss, reg=reg, solve_dtype=solve_dtype)
+
     def init(key, distilled0):
         checks.same_length("rfad.init", "x", distilled0.x, "y", distilled0.y)
         x, y = (jnp.array(a, jnp.result_type(a, jnp.float32)) for a in distilled0[:2])  # copies: a state may be donated
         transform = jnp.eye(x[0].size, dtype=x.dtype) if learn_transform else None
         start: Any = Learned(x, y, transform, jnp.zeros((), x.dtype))
-        return State(start, optimizer.init(start))
+        count = jnp.zeros((), jnp.int32)
+        best = None
+        if validation is not None:
+            best = Best(
+                jax.tree.map(jnp.array, start),
+                jnp.asarray(jnp.inf, x.dtype),
+                jnp.array(count),
+                jax.random.bits(key, (2,), "uint32"),
+            )
+        return State(start, optimizer.init(start), best, count)
+
+    def better(best, learned, count):
+        """``best`` after a look at the validation images, if one is due."""
+
+        def look():
+            kernel_fn = random_kernel(
+                jax.random.wrap_key_data(best.key, impl="threefry2x32"), learned.x, validation_networks
+            )
+            value = objective(learned, kernel_fn, validation)[0].astype(best.loss.dtype)
+            found = Best(learned, value, count, best.key)
+            return jax.tree.map(lambda a, b: jnp.where(value < best.loss, a, b), found, best)
+
+        return lax.cond(count % validate_every == 0, look, lambda: best)
 
     def step(key, state, batch):
-        kernel_fn = random_features.draw(
-            key,
-            lambda k: network.init(model, k, state.learned.x),
-            lambda variables, x: network.forward(model, variables, x)[1],
-            count=networks,
-        )
-
-        def objective(at):
-            x_s = _transformed(at)
-            return outer_loss(kernel_fn, x_s, at.y, at.log_temp, batch, loss=loss, reg=reg, solve_dtype=solve_dtype)
-
-        (value, accuracy), gradient = jax.value_and_grad(objective, has_aux=True)(state.learned)
+        kernel_fn = random_kernel(key, state.learned.x, networks)
+        (value, accuracy), gradient = jax.value_and_grad(objective, has_aux=True)(state.learned, kernel_fn, batch)
         updates, opt_state = optimizer.update(gradient, state.opt_state)
         changes = {n: -rates[n] * getattr(updates, n) for n in learned if learned[n]}
         new = state.learned._replace(**{n: getattr(state.learned, n) + change for n, change in changes.items()})
-        return State(new, opt_state), Info(value, accuracy)
+        if validation is None:
+            return State(new, opt_state, None, state.count + 1), Info(value, accuracy, jnp.zeros(()))
+        stopped = state.count - state.best.at >= patience
+        best = lax.cond(stopped, lambda: state.best, lambda: better(state.best, new, state.count + 1))
+        after = State(new, opt_state, best, state.count + 1)
+        after = jax.tree.map(lambda a, b: jnp.where(stopped, a, b), state, after)
+        return after, Info(value, accuracy, stopped.astype(jnp.float32))
 
     def distilled(state):
-        return Distilled(_transformed(state.learned), state.learned.y)
+        result = state.learned
+        if state.best is not None:  # before the first look there is none
+            looked = jnp.isfinite(state.best.loss)
+            result = jax.tree.map(lambda a, b: jnp.where(looked, a, b), state.best.learned, result)
+        return Distilled(_transformed(result), result.y)
 
     return Method(init, step, distilled)
 

@@ -13,7 +13,7 @@ from flax import linen as nn
 from kipjax import checks
 from kipjax.types import PyTree
 
-__all__ = ["forward", "init", "join_head", "require_features", "split_head", "train_forward"]
+__all__ = ["forward", "init", "join_head", "require_features", "split_head", "train_features", "train_forward"]
 
 
 def require_features(where: str, model: Any) -> None:
@@ -63,6 +63,11 @@ def train_forward(
     """``(logits [n, k], statistics)`` in training mode; ``statistics`` are the updated collections besides params."""
     logits, statistics = model.apply(variables, x, train=True, mutable=_collections(variables), rngs=rngs)
     return logits, dict(statistics)
+
+
+def train_features(model: nn.Module, variables: dict[str, PyTree], x: jax.Array) -> jax.Array:
+    """Features ``[n, p]`` in training mode, where batch norm uses the statistics of ``x``; its averages stay."""
+    return model.apply(variables, x, train=True, features=True, mutable=_collections(variables))[0][1]
 
 
 def split_head(params: PyTree) -> tuple[PyTree, jax.Array]:

@@ -61,9 +61,31 @@ def test_too_few_steps_are_told_by_the_residual():
 
 def test_a_zero_right_hand_side_is_solved_by_zero():
     a, _ = system()
-    found = linear_solve.cg(lambda v: a @ v, jnp.zeros(6))
-    assert found.residual == 0
-    assert bool(found.ok)
+    for solve in (linear_solve.cg, linear_solve.neumann):
+        found = solve(lambda v: a @ v, jnp.zeros(6))
+        np.testing.assert_array_equal(found.value, 0.0)
+        assert found.residual == 0
+        assert bool(found.ok)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_choleskys_derivatives_are_those_of_the_system_whatever_it_is_solved_in(dtype):
+    a, b = (leaf.astype(dtype) for leaf in system())
+
+    def value(a, b):
+        return (linear_solve.cholesky(a, b).value ** 2).sum()
+
+    ours = jax.grad(value, (0, 1))(a, b)
+    theirs = jax.grad(lambda a, b: (jnp.linalg.solve(a, b) ** 2).sum(), (0, 1))(a, b)
+    for x, y in zip(ours, theirs):
+        assert x.dtype == dtype
+        np.testing.assert_allclose(x, y, rtol=2e-3 if dtype == "float32" else 1e-9, atol=1e-5)
+
+
+def test_one_step_shows_no_descent():
+    a, b = system()
+    with pytest.raises(InputError, match="values has 1 entries; a descent needs 2"):
+        linear_solve.adam(lambda v: a @ v, b, steps=1)
 
 
 def test_adam_takes_the_steps_of_adam_and_records_the_quadratic():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kipjax import checks
-from kipjax.data import preprocess
+from kipjax.data import channels, preprocess
 
 
 def _images(n=200, shape=(4, 4, 3), seed=0):
@@ -46,7 +46,7 @@ def test_standardize_gives_each_channel_mean_zero_and_deviation_one():
 
 
 def test_statistics_over_blocks_do_not_cancel(monkeypatch):
-    monkeypatch.setattr(preprocess, "_BLOCK", 7)
+    monkeypatch.setattr(channels, "BLOCK", 7)
     x = np.full((50, 64, 64, 1), 10000.0, np.float32)
     x[::2] += 0.25
     pre = preprocess.standardize(x)
@@ -126,6 +126,34 @@ def test_with_fewer_images_than_pixels_unseen_directions_pass_unchanged():
     np.testing.assert_allclose(unseen @ np.asarray(pre.zca), unseen, atol=1e-3)
 
 
+def test_large_images_are_whitened_as_a_checkerboard():
+    """Against the four phases taken by hand: one covariance, their mean, about one mean image."""
+    x = _images()
+    pre = preprocess.zca(x, "rcig", stride=2)
+    scaled = (x - np.asarray(pre.mean, float)) / np.asarray(pre.std, float)
+    centred = scaled - scaled.mean(0)
+    corners = [centred[:, i::2, j::2].reshape(len(x), -1) for i in (0, 1) for j in (0, 1)]
+    covariance = sum(part.T @ part for part in corners) / (4 * len(x))
+    s, u = np.linalg.eigh(covariance + 0.1 * np.trace(covariance) / 12 * np.eye(12))
+    expected = np.empty_like(centred)
+    for part, (i, j) in zip(corners, [(0, 0), (0, 1), (1, 0), (1, 1)]):
+        expected[:, i::2, j::2] = (part @ (u * s**-0.5) @ u.T).reshape(len(x), 2, 2, 3)
+    z = preprocess.apply(pre, x)
+    np.testing.assert_allclose(z, expected, atol=1e-4)
+    np.testing.assert_allclose(preprocess.invert(pre, z), x, atol=0.05)
+    assert pre.zca.shape == (12, 12)
+    with pytest.raises(checks.InputError, match=r"stride is 3 .*multiples"):
+        preprocess.zca(x, "rcig", stride=3)
+
+
+def test_a_matrix_for_small_images_is_not_applied_to_larger_ones():
+    x = _images()
+    for variant, stride in (("kip", 1), ("rfad", 2)):
+        pre = preprocess.zca(x, variant, stride=stride)
+        with pytest.raises(checks.InputError, match="fitted on"):
+            preprocess.apply(pre, np.repeat(np.repeat(x, 2, 1), 2, 2))
+
+
 def test_zca_options():
     x = _images()
     weak, strong = (preprocess.fit(x, "zca", variant="mtt", reg=reg) for reg in (0.01, 10.0))
@@ -175,7 +203,7 @@ def test_blocks_jit_and_plain_calls_agree(stage, monkeypatch):
         whole = stage(pre, x)
         closed = jax.jit(lambda v, pre=pre: stage(pre, v))(x)
         passed = jax.jit(stage)(pre, x)
-        monkeypatch.setattr(preprocess, "_BLOCK", 64)
+        monkeypatch.setattr(channels, "BLOCK", 64)
         blocks = stage(pre, x)
         monkeypatch.undo()
         for other in (closed, passed, blocks):
@@ -197,7 +225,7 @@ NAN = np.full((3, 2, 2, 1), np.nan)
         (lambda: preprocess.fit(_images(), "zca", variant="kipp"), "variant is 'kipp'; choose one of kip, kip_convnet"),
         (
             lambda: preprocess.fit(_images(), "zca", strength=1.0),
-            "kind 'zca' does not take strength; it takes constants, reg, scale, variant",
+            "kind 'zca' does not take strength; it takes constants, reg, scale, stride, variant",
         ),
         (lambda: preprocess.fit(_images(), "none", reg=1.0), "does not take reg; it takes no options"),
         (lambda: preprocess.fit(_images(), "fixed"), "constants is None; choose one of mnist"),

@@ -183,3 +183,23 @@ def test_host_batches_can_be_unbalanced_and_transformed():
         )
     )
     np.testing.assert_array_equal(batch.x, X[_host(1)[0]][:, 0] + 0.5)
+
+
+def test_per_class_fills_up_classes_that_are_too_small():
+    labels = np.array([0] * 6 + [1] * 2 + [2] * 3)
+    x, y = np.arange(11.0)[:, None], np.eye(3)[labels] - 1 / 3
+    sample = samplers.per_class(x, y, labels, batch_size=256, num_classes=3, fill=True)
+    for seed in range(3):
+        batch = sample(jax.random.key(seed))
+        assert batch.x.shape == (3, 6, 1) and batch.y.shape == (3, 6, 3)
+        for c in range(3):
+            own = np.any(batch.y[c] != 0, axis=1)
+            assert sorted(batch.x[c][own][:, 0].tolist()) == np.flatnonzero(labels == c).tolist()
+            assert set(batch.x[c][:, 0].tolist()) == set(np.flatnonzero(labels == c).tolist())
+            np.testing.assert_allclose(batch.y[c][own], np.tile(y[labels == c][0], (int(own.sum()), 1)), rtol=1e-6)
+    whole = samplers.per_class(x, y, labels, batch_size=2, num_classes=3)
+    filled = samplers.per_class(x, y, labels, batch_size=2, num_classes=3, fill=True)
+    jax.tree.map(np.testing.assert_array_equal, whole(jax.random.key(0)), filled(jax.random.key(0)))
+    for fill in (False, True):
+        with pytest.raises(checks.InputError, match="class 3 has 0 examples"):
+            samplers.per_class(x, np.eye(4)[labels], labels, batch_size=1, num_classes=4, fill=fill)

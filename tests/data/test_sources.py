@@ -74,7 +74,7 @@ def _nothing_else_on_this_machine(monkeypatch, tmp_path):
     monkeypatch.delenv("KIPJAX_DATA_DIR", raising=False)
     monkeypatch.setattr(sources, "KNOWN", {name: known._replace(folders=()) for name, known in sources.KNOWN.items()})
 
-    def nothing(name, data_dir=None):
+    def nothing(name, data_dir=None, image_size=0):
         raise checks.InputError(f"data.load: tfds:{name} is not here")
 
     monkeypatch.setattr(tfds, "read", nothing)
@@ -313,7 +313,7 @@ def test_folders_that_do_not_fit_are_refused(tmp_path):
     _write_images(tmp_path)
     odd = tmp_path / "test" / "bee" / "9.png"
     Image.fromarray(np.zeros((5, 6, 3), np.uint8)).save(odd)
-    words = [str(odd), "is 6 x 5 pixels", str(tmp_path / "train" / "ant" / "0.png"), "is 6 x 4", "one size"]
+    words = [str(odd), "is 6 x 5 pixels", str(tmp_path / "train" / "ant" / "0.png"), "is 6 x 4", "image_size"]
     _refused(words, data.load, str(tmp_path))
     odd.write_bytes(b"not an image")
     _refused([str(odd), "not a readable image"], data.load, str(tmp_path))
@@ -327,6 +327,52 @@ def test_folders_that_do_not_fit_are_refused(tmp_path):
     _refused("classes that train/ lacks: cat", data.load, str(tmp_path))
     (tmp_path / "test").rename(tmp_path / "valid")
     _refused([str(tmp_path), "has no folder test/"], data.load, str(tmp_path))
+
+
+def test_images_of_many_sizes_become_squares_of_one(tmp_path):
+    from PIL import Image
+
+    _write_images(tmp_path)
+    ramp = np.broadcast_to(np.arange(12, dtype=np.uint8)[None, :, None] * 20, (4, 12, 3))
+    Image.fromarray(ramp).save(tmp_path / "train" / "ant" / "0.png")  # the middle four of twelve columns are left
+    dataset = data.load(str(tmp_path), image_size=4)
+    assert dataset.x_train.shape == dataset.x_test.shape == (4, 4, 4, 3)
+    np.testing.assert_array_equal(dataset.x_train[0], ramp[:, 4:8])
+    halved = data.load(str(tmp_path), image_size=2)
+    expected = np.array([20 * 5, 20 * 7])  # means of the tent over four columns each, about 4.5 and 6.5
+    assert np.abs(halved.x_train[0, :, :, 0] - (expected - 10)).max() <= 1
+
+
+def test_resizing_works_on_arrays_and_refuses_vectors(tmp_path):
+    assert data.load("digits", image_size=16).x_train.shape == (1437, 16, 16, 1)
+    np.savez(tmp_path / "v.npz", x_train=np.zeros((2, 3)), y_train=[0, 1], x_test=np.zeros((1, 3)), y_test=[0])
+    _refused(["image_size is 4", "(3,)"], data.load, str(tmp_path / "v.npz"), image_size=4)
+    _refused("image_size", data.load, "digits", image_size=-1)
+
+
+def test_tiny_imagenet_as_it_is_published(tmp_path):
+    from PIL import Image
+
+    for name in ("n02", "n01"):
+        (tmp_path / "train" / name / "images").mkdir(parents=True)
+        Image.fromarray(np.full((4, 4, 3), int(name[1:]), np.uint8)).save(
+            tmp_path / "train" / name / "images" / f"{name}_0.png"
+        )
+    (tmp_path / "val" / "images").mkdir(parents=True)
+    for i in (5, 6):
+        Image.fromarray(np.full((4, 4), i, np.uint8)).save(tmp_path / "val" / "images" / f"val_{i}.png")
+    notes = tmp_path / "val" / "val_annotations.txt"
+    notes.write_text("val_6.png\tn01\t0\t0\t3\t3\nval_5.png\tn02\t0\t0\t3\t3\n")
+    dataset = data.load("tiny_imagenet", data_dir=tmp_path)
+    assert dataset.class_names == ("n01", "n02")
+    assert dataset.x_train[:, 0, 0, 0].tolist() == [1, 2] and dataset.y_train.tolist() == [0, 1]
+    assert dataset.x_test[:, 0, 0].tolist() == [[6, 6, 6], [5, 5, 5]] and dataset.y_test.tolist() == [0, 1]
+    notes.write_text("val_6.png\tn77\n")
+    _refused([str(notes), "n77"], data.load, "tiny_imagenet", data_dir=tmp_path)
+    notes.write_text("val_6.png\n")
+    _refused([str(notes), "val_6.png"], data.load, "tiny_imagenet", data_dir=tmp_path)
+    notes.write_text("gone.png\tn01\n")
+    _refused(["gone.png", "not a readable image"], data.load, "tiny_imagenet", data_dir=tmp_path)
 
 
 def test_empty_folders_are_refused(tmp_path):

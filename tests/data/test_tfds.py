@@ -190,4 +190,5 @@ def test_sets_that_are_no_image_classification_are_refused(tmp_path):
     _builder(tmp_path / "b", splits=("train",))
     _refused(["has the splits train; expected train and test"], "tfds:kipjax_tiny", data_dir=tmp_path / "b")
     _builder(tmp_path / "c", sizes=True)
-    _refused(["has images of 2 sizes in train", "resize them first"], "tfds:kipjax_tiny", data_dir=tmp_path / "c")
+    _refused(["has images of 2 sizes in train", "image_size"], "tfds:kipjax_tiny", data_dir=tmp_path / "c")
+    assert data.load("tfds:kipjax_tiny", data_dir=tmp_path / "c", image_size=4).x_train.shape[1:3] == (4, 4)

@@ -213,7 +213,7 @@ def test_truncated_file(saved, part):
     content = saved.read_bytes()
     saved.write_bytes(content[: int(part * len(content))])
     text = error_of(artifact.load, saved)
-    assert "cut off or damaged" in text and "make the artifact again" in text
+    assert "cut off or damaged" in text and "make it again" in text
 
 
 def test_any_flipped_byte_is_found_or_harmless(path):

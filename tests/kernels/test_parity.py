@@ -91,7 +91,16 @@ def differences(name, backend, dtype, get="ntk"):
         return difference(*values), numpy, difference(*gradients)
 
 
-@pytest.mark.parametrize("name", ["conv1", "conv3", "conv2, average", "convpool3", "myrtle5", "myrtle10"])
+SOME = [
+    "conv1",
+    "conv3",
+    "conv2, average",
+    "convpool3",
+    *(pytest.param(f"myrtle{n}", marks=pytest.mark.slow) for n in (5, 10)),
+]
+
+
+@pytest.mark.parametrize("name", SOME)
 def test_float32_equals_neural_tangents(name):
     assert max(differences(name, "tiled", "float32")) < 1e-5
 

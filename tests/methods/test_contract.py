@@ -12,6 +12,8 @@ import pytest
 from kipjax.core import loop
 from kipjax.kernels import basic, feature_maps, infinite
 from kipjax.methods import METHODS
+from kipjax.methods.mtt import parameters
+from kipjax.models import network
 from kipjax.types import Batch, Distilled, Method
 from tests.reference import networks
 
@@ -28,7 +30,9 @@ def net():
 
 # Step sizes are given: the search for them doubles what there is to compile, and has tests of its own.
 STEPS = {"inner_steps": 3, "hessian_steps": 3, "inner_step_size": 1e-3, "hessian_step_size": 1e-2}
+GENTLE = {"learning_rate": 1.0, "curriculum_steps": 2}
 POOL = {"pool_size": 2, "pool_steps": 2}
+VALIDATION = {"validation": Batch(jnp.ones((3, 4, 4, 1)), jnp.eye(3)), "validate_every": 2, "validation_networks": 2}
 CASES = {
     "kip": (basic.rbf, {}),
     "kip, labels too": (basic.rbf, {"learn_labels": True}),
@@ -52,13 +56,34 @@ CASES = {
     "rcig, conjugate gradients": (net, {"solve": "cg", "flip": True, **POOL}),
     "rcig, adam": (net, {"solve": "adam", **STEPS, **POOL}),
     "rcig, a part of the images": (net, {"subsample": 4, "repeats": 2, "block_size": 5, "ema_decay": 0.0, **POOL}),
+    "dc": (net, {"outer": 2, "inner": 2, "network_batch_size": 4}),
+    "dsa": (lambda: networks.Small(K, norm=True), {"strategy": "flip_crop", "outer": 2, "inner": 1}),
+    "dm": (net, {"strategy": "flip_crop"}),
+    "mtt": (net, {"steps": 3, "batch_size": 4, "max_start_epoch": 2, "strategy": "flip", **GENTLE}),
     "frepo": (net, {"pool_size": 2, "reg": 1e-2}),  # at 1e-6, float32 features of rank 5 have no steady gradient
     "rfad": (net, {"networks": 2, "learn_labels": True}),
+    "rfad, validated": (net, {"networks": 2, **VALIDATION}),
 }
 
 
+def flat_batch(key, model):
+    return Batch(jax.random.normal(key, (B, 4, 4, 1)), jnp.eye(K)[jnp.arange(B) % K] - 1 / K)
+
+
+def by_class(key, model):
+    y = jnp.repeat(jnp.eye(K)[:, None] - 1 / K, 5, axis=1)
+    return Batch(jax.random.normal(key, (K, 5, 4, 4, 1)), y.at[0, -1].set(0.0))
+
+
+def trajectory(key, model):
+    first = parameters(network.init(model, key, jnp.ones((1, 4, 4, 1))))
+    return Batch((first + 0.1 * jnp.arange(4)[:, None] * jax.random.normal(key, first.shape))[None], jnp.zeros((1, 1)))
+
+
+BATCHES = {"dc": by_class, "dsa": by_class, "dm": by_class, "mtt": trajectory}
+
 # What takes long outside jit, operation by operation, and has a sibling that runs there.
-LONG = {"vig", "cig", "rcig, conjugate gradients", "rcig, adam", "rcig, a part of the images"}
+LONG = {"dsa", "vig", "cig", "rcig, conjugate gradients", "rcig, adam", "rcig, a part of the images"}
 # Entries whose gradient is zero but for rounding move by the learning rate either way under LAMB.
 TOLERANCE = {"frepo": 2e-3}
 
@@ -70,10 +95,11 @@ def test_every_method_has_a_case():
 @functools.cache
 def case(name):
     first, options = CASES[name]
-    method = METHODS[name.split(",")[0]](first(), **options)
+    differentiates = first()
+    method = METHODS[name.split(",")[0]](differentiates, **options)
     keys = jax.random.split(jax.random.key(0), 3)
     start = Distilled(jax.random.normal(keys[0], (M, 4, 4, 1)), jnp.eye(K)[jnp.arange(M) % K] - 1 / K)
-    batch = Batch(jax.random.normal(keys[1], (B, 4, 4, 1)), jnp.eye(K)[jnp.arange(B) % K] - 1 / K)
+    batch = BATCHES.get(name.split(",")[0], flat_batch)(keys[1], differentiates)
     traces = []
 
     @jax.jit
@@ -113,6 +139,10 @@ def close(parts, a, b):
 @pytest.fixture(params=CASES)
 def parts(request):
     return case(request.param)
+
+
+# Compiling a case again for a transformation takes long; variants of a method differ little there.
+TRANSFORMED = [pytest.param(name, marks=[pytest.mark.slow] if "," in name else [], id=name) for name in CASES]
 
 
 def test_step_keeps_structure_shapes_and_dtypes(parts):
@@ -155,6 +185,7 @@ def test_step_under_scan_equals_a_loop(parts):
     assert all(len(leaf) == 3 for leaf in jax.tree.leaves(infos))
 
 
+@pytest.mark.parametrize("parts", TRANSFORMED, indirect=True)
 def test_many_seeds_under_vmap(parts):
     method, start, batch, _ = parts[:4]
     init_keys, keys = jax.random.split(jax.random.key(2), 2), jax.random.split(jax.random.key(3), 2)
@@ -164,6 +195,7 @@ def test_many_seeds_under_vmap(parts):
     close(parts, jax.tree.map(lambda leaf: leaf[1], many), one)
 
 
+@pytest.mark.parametrize("parts", TRANSFORMED, indirect=True)
 @pytest.mark.skipif(jax.device_count() < 2, reason="needs two devices; tests force four CPU devices")
 def test_replicated_on_two_devices_by_pmap_and_shard_map(parts):
     method, _, batch, state = parts[:4]

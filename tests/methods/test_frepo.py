@@ -95,6 +95,28 @@ def test_ages_start_spread_out_and_an_old_network_is_replaced_instead_of_trained
     assert set(np.array(ages[1:])[change < 0]) == {0}
 
 
+def test_mirror_images_are_for_the_loss_and_not_for_the_pool():
+    """One Adam step moves a network by its rate along the sign of the gradient on the set itself, unmirrored."""
+    start, batch = problem(np.float32)
+    model = networks.Small(K)
+    method = frepo.make(model, pool_size=1, flip=True, learning_rate=1e-12)
+    state = jax.jit(method.init)(jax.random.key(0), start)
+    new, _ = jax.jit(method.step)(jax.random.key(1), state, batch)
+    (before, _), (after, _) = (jax.tree.map(lambda leaf: leaf[0], s.pool.members) for s in (state, new))
+
+    def loss(params, x, y):
+        outputs = model.apply({**before, "params": params}, x)
+        return 0.5 * jnp.sum((outputs - y) ** 2) / len(x)
+
+    gradient = jax.grad(loss)(before["params"], new.learned.x, new.learned.y)
+    moved = jax.tree.map(jnp.subtract, after["params"], before["params"])
+    for g, m in zip(jax.tree.leaves(gradient), jax.tree.leaves(moved)):
+        np.testing.assert_allclose(m, np.where(np.abs(g) > 1e-6, -3e-4 * np.sign(g), m), rtol=1e-2)
+    mirrored = jax.grad(loss)(before["params"], new.learned.x[:, :, ::-1], new.learned.y)
+    signs = [np.mean(np.sign(a) != np.sign(b)) for a, b in zip(jax.tree.leaves(gradient), jax.tree.leaves(mirrored))]
+    assert max(signs) > 0.05  # the two would differ
+
+
 def test_the_rate_falls_to_a_tenth():
     start, batch = problem(np.float32)
     method = frepo.make(networks.Small(K), pool_size=1, learning_rate=0.1, decay_steps=5, learn_labels=False)

@@ -207,3 +207,27 @@ def test_unequal_class_counts():
         method.step(jax.random.key(0), state, batch._replace(y=jnp.zeros((24, 4))))
     with pytest.raises(checks.InputError, match="same number of rows"):
         method.init(jax.random.key(0), start._replace(y=start.y[:-1]))
+
+
+def test_in_blocks_loss_and_gradient_are_the_same_and_memory_is_that_of_a_block(x64):
+    rng = np.random.default_rng(0)
+    x_s, x_t = jnp.asarray(rng.normal(size=(4, 6))), jnp.asarray(rng.normal(size=(23, 6)))
+    y_s, y_t = jnp.asarray(np.eye(3)[np.arange(4) % 3]), jnp.asarray(np.eye(3)[np.arange(23) % 3])
+
+    few, many = (Batch(jnp.tile(x_t, (n, 1)), jnp.tile(y_t, (n, 1))) for n in (1, 400))
+
+    def value(x_s, size, batch=None):
+        return kip.outer_loss(basic.rbf(), x_s, y_s, batch or few, reg=1e-3, block_size=size)
+
+    whole, gradient = jax.value_and_grad(lambda x: value(x, 0)[0])(x_s)
+    for size in (1, 5, 22, 23, 40):
+        ours, slope = jax.value_and_grad(lambda x, size=size: value(x, size)[0])(x_s)
+        np.testing.assert_allclose(ours, whole, rtol=1e-12)
+        np.testing.assert_allclose(slope, gradient, rtol=1e-9, atol=1e-14)
+        np.testing.assert_allclose(value(x_s, size)[1], value(x_s, 0)[1], rtol=1e-6)
+
+    plans = [
+        jax.jit(jax.grad(lambda x, size=size: value(x, size, many)[0])).lower(x_s).compile().memory_analysis()
+        for size in (0, 100)
+    ]
+    assert plans[1].temp_size_in_bytes < plans[0].temp_size_in_bytes

@@ -274,6 +274,21 @@ def test_what_is_not_learned_stays():
     assert not np.array_equal(states[0].learned.x, states[-1].learned.x)
 
 
+def test_the_average_leaves_what_is_not_learned_as_it_was():
+    method, states, _ = run(3, learn_labels=False)
+    np.testing.assert_array_equal(method.distilled(states[-1]).y, states[0].learned.y)
+    method, states, _ = run(3, learn_images=False)
+    np.testing.assert_array_equal(method.distilled(states[-1]).x, states[0].learned.x)
+
+
+def test_a_subset_as_large_as_the_set_is_the_set():
+    """With Adam too, whose products then need no random part."""
+    options = {"solve": "adam", "inner_step_size": 1e-3, "hessian_step_size": 1e-3}
+    found = [run(1, subsample=size, **options)[1][-1].learned.x for size in (0, M, 100)]
+    np.testing.assert_allclose(found[1], found[0], atol=1e-6)
+    np.testing.assert_allclose(found[2], found[0], atol=1e-6)
+
+
 def test_the_step_sizes_are_found_in_the_first_step_and_kept():
     _, states, infos = run(2, solve="adam", inner_steps=4, hessian_steps=4)
     first, second = (state.memory for state in states[1:])
@@ -315,6 +330,12 @@ class Headless(networks.nn.Module):
         (lambda: rcig.make(networks.Small(K), solve="exact"), "solve is 'exact'; choose one of dense, cg, adam"),
         (lambda: rcig.make(networks.Small(K), loss="hinge"), "loss is 'hinge'; choose one of platt, mse"),
         (lambda: rcig.make(networks.Small(K), reg=0.0), "reg is 0.0; it must be above"),
+        (lambda: rcig.make(networks.Small(K), solve_dtype="float16"), "solve_dtype is 'float16'; choose"),
+        (lambda: rcig.make(networks.Small(K), solve_dtype="foo"), "solve_dtype is 'foo'; choose"),
+        (lambda: rcig.make(networks.Small(K), block_size=-1), "rcig.make: block_size is -1"),
+        (lambda: rcig.make(networks.Small(K), cg_steps=0), "rcig.make: cg_steps is 0"),
+        (lambda: rcig.make(networks.Small(K), solve="adam", inner_step_size=-0.1), "inner_step_size is -0.1"),
+        (lambda: rcig.make(networks.Small(K), solve="adam", hessian_steps=1), "hessian_steps is 1, and the search"),
         (lambda: rcig.make(networks.Small(K), pool_steps=0), "rcig.make: pool_steps is 0"),
         (lambda: rcig.make(networks.Small(K), learn_images=False, learn_labels=False), "nothing is learned"),
         (

@@ -9,6 +9,7 @@ from kipjax.checks import InputError
 from kipjax.core import linearize
 from kipjax.kernels import features, infinite, random_features
 from kipjax.methods import rfad
+from kipjax.models import network
 from kipjax.types import Batch, Distilled
 from tests.reference import networks
 
@@ -107,9 +108,53 @@ def test_the_map_starts_as_the_identity_and_is_part_of_the_result():
     assert np.mean([i.loss for i in infos[-10:]]) < np.mean([i.loss for i in infos[:10]])
 
 
+def test_in_blocks_the_kernel_and_its_gradient_are_the_same(x64):
+    x = jax.random.normal(jax.random.key(1), (7, 7), jnp.float64)
+    whole, blocks = (
+        random_features.draw(jax.random.key(0), wide, relu_features, count=3, block_size=size) for size in (0, 3)
+    )
+    np.testing.assert_allclose(blocks(x, x), whole(x, x), rtol=1e-12)
+    slopes = [jax.grad(lambda a, k=k: (k(a, x) ** 2).sum())(x) for k in (whole, blocks)]
+    np.testing.assert_allclose(*slopes, rtol=1e-9)
+
+
 def test_networks_are_fresh_at_every_step():
     _, _, _, infos = run(2, learning_rate=1e-12, transform_rate=1e-12, temperature_rate=1e-12)
     assert abs(float(infos[0].loss - infos[1].loss)) > 1e-4
+
+
+def test_the_result_is_that_of_the_best_validation_and_learning_ends_there():
+    """A rate so large that it gets worse: looks at steps 2, 4, 6; four steps after the best one all stands still."""
+    start, validation = problem()
+    options = {"validation": validation, "validate_every": 2, "validation_networks": 3, "patience": 4}
+    method = rfad.make(networks.Small(K), networks=4, learning_rate=3.0, transform_rate=1.0, **options)
+    state, step = jax.jit(method.init)(jax.random.key(0), start), jax.jit(method.step)
+    np.testing.assert_array_equal(method.distilled(state).x, start.x)
+    history, stopped = [state.learned], []
+    for i in range(12):
+        state, info = step(jax.random.key(i), state, validation)
+        history.append(state.learned)
+        stopped.append(float(info.stopped))
+
+    model = networks.Small(K)
+    fixed = random_features.draw(
+        jax.random.wrap_key_data(state.best.key, impl="threefry2x32"),
+        lambda k: network.init(model, k, start.x),
+        lambda v, x: network.forward(model, v, x)[1],
+        count=3,
+    )
+    looks = {at: rfad.outer_loss(fixed, made_from(h), h.y, h.log_temp, validation)[0] for at, h in enumerate(history)}
+    first_stop = stopped.index(1.0)
+    best = min((at for at in looks if at and at % 2 == 0 and at <= first_stop), key=looks.get)
+    assert first_stop == best + 4 and all(stopped[first_stop:])
+    assert int(state.best.at) == best and int(state.count) == first_stop
+    np.testing.assert_allclose(state.best.loss, looks[best], rtol=1e-5)
+    np.testing.assert_allclose(method.distilled(state).x, made_from(history[best]), rtol=1e-5, atol=1e-6)
+    jax.tree.map(np.testing.assert_array_equal, history[first_stop], history[-1])
+
+
+def made_from(learned):
+    return (learned.x.reshape(M, -1) @ learned.transform).reshape(learned.x.shape)
 
 
 def test_what_is_not_learned_stays():
@@ -123,6 +168,10 @@ def test_what_is_not_learned_stays():
     ("options", "message"),
     [
         ({"networks": 0}, "networks is 0"),
+        ({"patience": 0}, "patience is 0"),
+        ({"patience": 30}, "patience is 30; it must be at least 40"),
+        ({"temperature_rate": -1.0}, "temperature_rate is -1"),
+        ({"block_size": -1}, "block_size is -1"),
         ({"loss": "hinge"}, "loss is 'hinge'; choose one of platt, mse"),
         ({"learn_images": False, "learn_transform": False}, "nothing is learned"),
     ],

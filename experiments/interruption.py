@@ -1,0 +1,77 @@
+"""What ends a run before its last step: a signal, a number that is not finite, another process that is gone."""
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+
+from kipjax import checks
+
+__all__ = ["Diverged", "Interrupted", "PeerLost", "Watch", "peers"]
+
+
+class Diverged(checks.NumericalError):
+    """A metric is not finite; ``rolled_back`` says whether the run had gone back once already."""
+
+    def __init__(self, message: str, *, rolled_back: bool):
+        super().__init__(message)
+        self.rolled_back = rolled_back
+
+
+class Interrupted(Exception):
+    """The process was told to stop (SIGTERM), and did so after a checkpoint at ``step``."""
+
+    def __init__(self, step: int):
+        super().__init__(f"told to stop; saved at step {step}, go on with --resume")
+        self.step = step
+
+
+class PeerLost(Exception):
+    """Another process of this program is gone."""
+
+
+class Watch:
+    """Notes SIGTERM, which the machines of a cloud get before they are taken away, instead of dying of it."""
+
+    def __init__(self):
+        self._seen = False
+        self._before = None
+
+    def __enter__(self) -> "Watch":
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGTERM, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._before)
+
+    def _note(self, *_: object) -> None:
+        self._seen = True
+
+    def told(self) -> bool:
+        """Whether this process, or any other of the program, was told to stop; the same answer in all of them."""
+        if jax.process_count() == 1:
+            return self._seen
+        from jax.experimental import multihost_utils
+
+        with peers():
+            return bool(np.any(multihost_utils.process_allgather(np.array(self._seen))))
+
+
+@contextlib.contextmanager
+def peers() -> Iterator[None]:
+    """Turns what collective operations raise when a process of several is gone into ``PeerLost``."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1:
+            raise
+        reason = str(error).strip().splitlines()[0][:160]
+        raise PeerLost(
+            f"process {jax.process_index()} of {jax.process_count()}: another process is gone or cannot be reached "
+            f"({reason}); start all of them again with --resume"
+        ) from error

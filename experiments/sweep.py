@@ -1,0 +1,112 @@
+"""Runs a config once for every combination of values of some of its fields, and tabulates the results.
+
+python -m experiments.sweep --config=configs/rcig/fashion_mnist.py:cpu --config.method.solve=adam --workdir=RUNS \\
+    --grid=method.inner_steps=0,2,20 --grid=method.hessian_steps=0,2,20
+
+Each combination has its run folder under the workdir. One that is there and finished is read, one that was interrupted
+goes on, so the same command finishes a sweep and shows it again. A run that diverges is a cell of the table, not the
+end. table.json holds the cells. This is how the ablations of the papers are run: RCIG's truncation (its figures 1 and
+2), DC's and DSA's normalisation, activation, depth and single augmentations.
+"""
+
+import copy
+import itertools
+import json
+import os
+
+from absl import flags
+from ml_collections import config_flags
+
+from experiments import cli, run_folder, trainer
+from kipjax import checks
+from kipjax.io import log
+
+FLAGS = flags.FLAGS
+config_flags.DEFINE_config_file("config", None, "The experiment: FILE.py or FILE.py:VARIANT.", lock_config=True)
+flags.DEFINE_string("workdir", None, "Folder of the run folders.")
+flags.DEFINE_multi_string("grid", None, "FIELD=VALUE,VALUE,...; several grids are combined.")
+flags.mark_flags_as_required(["config", "workdir", "grid"])
+
+Choice = tuple[tuple[str, object], ...]
+
+
+def main() -> None:
+    grids = [parse(text, FLAGS.config) for text in FLAGS.grid]
+    cells = {}
+    for choice in itertools.product(*grids):
+        print(f"\n{_name(choice)}", flush=True)
+        cells[choice] = one(FLAGS.config, choice, FLAGS.workdir)
+    rows = [{"fields": dict(choice), **cell} for choice, cell in cells.items()]
+    log.write_json(os.path.join(FLAGS.workdir, "table.json"), {"cells": rows})
+    print("\n" + table(grids, cells))
+
+
+def parse(text: str, config) -> list[tuple[str, object]]:
+    """``[(field, value), ...]`` from ``FIELD=VALUE,VALUE``; values get the type that the field has."""
+    field, _, values = text.partition("=")
+    checks.require(bool(field and values), "--grid", f"{text!r} is not FIELD=VALUE,VALUE,...")
+    node = config
+    for part in field.split("."):
+        checks.one_of("--grid", f"field of {field}", part, node.keys() if hasattr(node, "keys") else ())
+        node = node[part]
+    plain = isinstance(node, (bool, int, float, str))
+    inside = f"one of its fields ({', '.join(node.keys())})" if hasattr(node, "keys") else "another field"
+    checks.require(plain, "--grid", f"{field} is {node!r}; only single values have a grid: take {inside}")
+    return [(field, _typed(field, value, node)) for value in values.split(",")]
+
+
+def _typed(field, text, like):
+    try:
+        return {"true": True, "false": False}[text.lower()] if isinstance(like, bool) else type(like)(text)
+    except (KeyError, TypeError, ValueError):
+        kind = type(like).__name__
+        raise checks.InputError(f"--grid: {field} is {text!r}; expected {kind}, as in {like!r}") from None
+
+
+def one(config, choice: Choice, workdir: str) -> dict:
+    """The cell of one combination: its results, or why there are none."""
+    config = copy.deepcopy(config)
+    config.update_from_flattened_dict(dict(choice))
+    folder = os.path.join(workdir, _name(choice))
+    summary = os.path.join(folder, "summary.json")
+    if os.path.exists(summary):
+        run_folder.require_identical(folder, config)
+    else:
+        try:
+            trainer.run(config, folder, resume=os.path.exists(os.path.join(folder, "config.json")))
+        except checks.NumericalError as error:
+            print(f"diverged: {error}")
+            return {"diverged": str(error)}
+    with open(summary, encoding="utf-8") as file:
+        found = json.load(file)
+    return {"results": found["results"], "seconds": found["seconds"]}
+
+
+def table(grids, cells: dict[Choice, dict]) -> str:
+    """Accuracy of the distilled sets in percent: a column for each value of the last grid, rows for the others."""
+    *rest, last = grids
+    header = ", ".join(values[0][0] for values in rest)
+    rows = list(itertools.product(*rest))
+    labels = [", ".join(str(value) for _, value in row) for row in rows]
+    width = max(len(header), *map(len, labels))
+    lines = [f"test accuracy in percent; columns: {last[0][0]}"]
+    lines.append("  ".join([f"{header:<{width}}", *(f"{value!s:>14}" for _, value in last)]))
+    for row, label in zip(rows, labels):
+        lines.append("  ".join([f"{label:<{width}}", *(f"{_cell(cells[(*row, value)]):>14}" for value in last)]))
+    return "\n".join(lines)
+
+
+def _cell(cell):
+    if "diverged" in cell:
+        return "diverged"
+    accuracy = cell["results"][0]["accuracy"]
+    spread = f" ± {100 * accuracy['std']:.2f}" if accuracy["n"] > 1 else ""
+    return f"{100 * accuracy['mean']:.2f}{spread}"
+
+
+def _name(choice: Choice) -> str:
+    return ",".join(f"{field}={value}" for field, value in choice).replace(os.sep, "_")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,72 @@
+"""A distilled set and a batch taken apart by class, for methods that match class by class."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kipjax import checks
+from kipjax.core import labels
+from kipjax.types import Batch, Distilled
+
+__all__ = ["ClassSets", "join", "split", "start"]
+
+
+class ClassSets(NamedTuple):
+    """By class: real images ``x_t [k, b, ...]`` with ``weights [k, b]``, 0 for rows that only fill the batch; images of
+    the set ``x_s [k, ipc, ...]``; the class itself, ``labels [k]``."""
+
+    x_t: jax.Array
+    weights: jax.Array
+    x_s: jax.Array
+    labels: jax.Array
+
+
+def start(where: str, distilled0: Distilled) -> tuple[jax.Array, jax.Array]:
+    """Copies of ``x [m, ...]`` and ``y [m, k]`` (a state may be donated), after checking that classes are of one size.
+
+    Raises:
+      InputError: lengths differ, or a class has more images than another, or none.
+    """
+    checks.same_length(where, "x", distilled0.x, "y", distilled0.y)
+    x, y = (jnp.array(a, jnp.result_type(a, jnp.float32)) for a in distilled0[:2])
+    m, k = y.shape
+    checks.divides(where, "images of the set", m, "classes", k)
+    if not checks.is_traced(y):
+        counts = np.bincount(np.asarray(labels.classes(y)), minlength=k)
+        checks.require(
+            bool(np.all(counts == m // k)),
+            where,
+            f"the set has {counts.min()} to {counts.max()} images of a class (class {counts.argmin()} has the fewest); "
+            "every class needs equally many",
+        )
+    return x, y
+
+
+def split(where: str, x: jax.Array, y: jax.Array, batch: Batch) -> ClassSets:
+    """The set ``x [m, ...]``, ``y [m, k]`` and a batch ``x [k, b, ...]``, ``y [k, b, k]`` by class.
+
+    Raises:
+      InputError: the batch is not one block for each class.
+    """
+    k, example = y.shape[1], x.shape[1:]
+    checks.require(
+        batch.x.ndim == x.ndim + 1 and batch.x.shape[0] == k and batch.x.shape[2:] == example,
+        where,
+        f"the batch has x of shape {batch.x.shape}, and {k} classes of examples {example} need "
+        f"[{k}, b, {', '.join(map(str, example))}]; draw it with samplers.per_class",
+    )
+    weights = jnp.any(batch.y != 0, axis=-1).astype(x.dtype)
+    return ClassSets(batch.x, weights, x[_order(y)].reshape(k, -1, *example), jnp.arange(k))
+
+
+def join(blocks: jax.Array, y: jax.Array) -> jax.Array:
+    """``blocks [k, ipc, ...]`` as rows ``[m, ...]`` in the order of the set: the inverse of what ``split`` does."""
+    rows = blocks.reshape(-1, *blocks.shape[2:])
+    return jnp.zeros_like(rows).at[_order(y)].set(rows)
+
+
+def _order(y):
+    """The rows of the set by class ``[m]``, as they come within one."""
+    return jnp.argsort(labels.classes(y), stable=True)

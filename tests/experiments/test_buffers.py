@@ -1,0 +1,77 @@
+"""Experts of MTT on disk: trained once, gone on with, and refused where they do not belong to the run."""
+
+import pytest
+
+from configs.matching import words
+from configs.mtt import images
+from experiments import buffers, build
+from kipjax import checks, methods
+from kipjax.methods import dc
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory, idx_folder):
+    made = images.get_config("tiny")
+    made.data.data_dir, made.experts.path = idx_folder, str(tmp_path_factory.mktemp("experts"))
+    made.experts.update(count=1, train_size=20, epochs=3)
+    buffers.train(made)
+    return made
+
+
+def changed(config, **fields):
+    other = config.copy_and_resolve_references()
+    for name, value in fields.items():
+        other.update_from_flattened_dict({name.replace("__", "."): value})
+    return other
+
+
+def test_training_goes_on_with_the_missing_ones(config, capsys):
+    more = changed(config, experts__count=2)
+    buffers.train(more)
+    assert "expert_0001.npz" in (printed := capsys.readouterr().out) and "expert_0000.npz" not in printed
+    assert build.experiment(more).sample.x.shape[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"experts__path": ""}, "path is empty; train experts with python -m experiments.buffers"),
+        ({"experts__path": "/nonexistent"}, "is no folder"),
+        ({"model__width": 3}, "the expert has model.width 2 and this run 3"),
+        ({"model__norm": "none"}, "the expert has model.norm 'instance' and this run 'none'"),
+        ({"data__name": "mnist"}, "the expert has dataset 'fashion_mnist' and this run 'mnist'"),
+        ({"data__preprocess__constants": "mnist"}, "preprocess_fingerprint"),
+        ({"method__expert_epochs": 9}, "was trained for 3 epochs, and config.method needs 10"),
+    ],
+)
+def test_a_run_refuses_experts_of_another_kind(config, fields, words):
+    with pytest.raises(checks.InputError, match=words):
+        build.experiment(changed(config, **fields))
+
+
+def test_other_training_is_not_mixed_in(config):
+    with pytest.raises(checks.InputError, match=r"recipe.learning_rate 0.01 and this run 0.5"):
+        buffers.train(changed(config, experts__learning_rate=0.5))
+
+
+@pytest.mark.parametrize("name", ["dc", "dsa", "dm", "mtt"])
+def test_variants_are_words(name):
+    module = __import__(f"configs.{name}.images", fromlist=["get_config"])
+    for dataset, flip in (("cifar10", True), ("svhn", False)):
+        for ipc in (1, 10, 50):
+            config = module.get_config(f"{ipc},{dataset}")
+            assert (config.data.name, config.init.ipc) == (dataset, ipc)
+            if name in ("dc", "dsa"):
+                assert config.steps == 1000 * dc.loops(ipc)[0]
+            if name != "dc":
+                assert ("flip" in config.method.strategy) == flip
+    assert set(config.method) - {"name"} <= set(__import__("inspect").signature(methods.METHODS[name]).parameters)
+    with pytest.raises(checks.InputError, match="variant is 'cifar'; choose one of mnist, fashion_mnist"):
+        words(config, "cifar", {})
+
+
+def test_published_numbers_of_mtt():
+    row = images.get_config("cifar100,50").method
+    assert (row.steps, row.expert_epochs, row.max_start_epoch, row.batch_size) == (80, 2, 40, 125)
+    assert images.get_config("cifar10,1").data.preprocess.kind == "zca"
+    assert images.get_config("cifar100,10").data.preprocess.constants == "cifar10"

@@ -1,0 +1,227 @@
+"""Several devices, processes and seeds give what one gives; a run that is stopped, or loses a process, says so."""
+
+import importlib
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+import kipjax
+from experiments import build, interruption, trainer
+from kipjax import checks
+from kipjax.io import log
+
+ROOT = pathlib.Path(__file__).parents[2]
+FLAGS = [
+    "--config=configs/kip/digits.py:tiny",
+    "--config.batch.size=100",
+    "--config.steps=12",
+    "--config.checkpoint_every=6",
+    "--config.evaluation.full_size=0",
+]
+
+
+def load(path, **changes):
+    config = importlib.import_module(path.removesuffix(".py").replace("/", ".")).get_config("tiny")
+    config.update_from_flattened_dict(changes)
+    return config
+
+
+def start(*flags, devices=1, **options):
+    environment = os.environ | {
+        "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".jax_cache"),
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+    }
+    command = [sys.executable, "-m", "experiments.distill", *flags]
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+    )
+
+
+def together(count, *flags, **options):
+    """So many processes of one program over loopback."""
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    shared = [f"--coordinator=localhost:{port}", f"--num_processes={count}"]
+    return [start(*flags, *shared, f"--process_id={i}", **options) for i in range(count)]
+
+
+def finished(processes, timeout=300):
+    texts = [process.communicate(timeout=timeout) for process in processes]
+    assert [p.returncode for p in processes] == [0] * len(processes), texts
+    return texts
+
+
+def wait_for(path, process, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not (path.exists() and path.stat().st_size) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert path.exists() and process.poll() is None, process.communicate()
+
+
+def losses(folder):
+    return [line["loss"] for line in log.read(folder / "metrics.jsonl")]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("alone")
+    finished([start(*FLAGS, f"--workdir={folder}")])
+    return folder
+
+
+@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_processes_over_loopback_agree_with_one(count, alone, tmp_path):
+    texts = finished(together(count, *FLAGS, f"--workdir={tmp_path}"))
+    np.testing.assert_allclose(losses(tmp_path), losses(alone), rtol=1e-6)
+    one, many = (kipjax.load(folder / "distilled.npz") for folder in (alone, tmp_path))
+    np.testing.assert_allclose(many.distilled.x, one.distilled.x, atol=1e-5)  # Adam divides by tiny gradients
+    assert many.meta["data_fingerprint"] == one.meta["data_fingerprint"]
+    assert "distilled, 10 images" in texts[0][0] and not any("distilled, " in out for out, _ in texts[1:])
+
+
+def test_one_process_goes_on_from_a_checkpoint_of_two(alone, tmp_path):
+    finished(together(2, *FLAGS, "--config.steps=6", f"--workdir={tmp_path}"))
+    out, _ = finished([start(*FLAGS, f"--workdir={tmp_path}", "--resume")])[0]
+    assert "resuming at step 6 of 12" in out
+    np.testing.assert_allclose(losses(tmp_path), losses(alone), rtol=1e-6)
+
+
+def test_when_a_process_is_killed_the_others_say_so_and_stop(tmp_path):
+    flags = [*FLAGS, "--config.steps=100000000", "--config.log_every=60", "--config.checkpoint_every=600"]
+    processes = together(2, *flags, f"--workdir={tmp_path}")
+    wait_for(tmp_path / "metrics.jsonl", processes[0])
+    processes[1].kill()
+    out, error = processes[0].communicate(timeout=60)
+    processes[1].communicate()
+    assert processes[0].returncode == 5, (out, error)
+    assert "another process is gone" in error and "--resume" in error and "Traceback" not in error
+
+
+def test_sigterm_saves_and_the_resumed_run_is_the_uninterrupted_one(tmp_path):
+    flags = [*FLAGS, "--config.steps=3000", "--config.log_every=30", "--config.checkpoint_every=3000"]
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    process = start(*flags, f"--workdir={cut}")
+    wait_for(cut / "metrics.jsonl", process)
+    process.send_signal(signal.SIGTERM)
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == 75, error
+    step = int(error.split("saved at step ")[1].split(",")[0])
+    assert step < 3000 and step % 30 == 0 and "go on with --resume" in error
+    assert (cut / "checkpoints" / str(step)).is_dir()
+    finished([start(*flags, f"--workdir={cut}", "--resume")])
+    finished([start(*flags, f"--workdir={whole}")])
+    a, b = (kipjax.load(folder / "distilled.npz").distilled.x for folder in (whole, cut))
+    np.testing.assert_array_equal(a, b)
+    assert (whole / "metrics.jsonl").read_bytes() == (cut / "metrics.jsonl").read_bytes()
+
+
+@pytest.mark.skipif(jax.device_count() < 4, reason="needs four devices; tests force four CPU devices")
+@pytest.mark.parametrize(
+    ("path", "changes"),
+    [
+        ("configs/kip/digits.py", {"batch.size": 40, "steps": 2}),
+        ("configs/kip/digits.py", {"batch.size": 40, "steps": 2, "method.block_size": 16}),
+        ("configs/label_solve/digits.py", {"method.block_size": 64, "batch.kind": "class_balanced", "batch.size": 400}),
+        ("configs/rcig/digits.py", {"batch.size": 20, "steps": 2}),
+    ],
+)
+def test_devices_agree_with_one(path, changes, tmp_path):
+    found = {}
+    for count in (1, 2, 4):
+        config = load(path, **changes, devices=count)
+        experiment = build.experiment(config)
+        assert (experiment.mesh is None) == (count == 1)
+        state = trainer.train(config, experiment, str(tmp_path / str(count)), resume=False)[0]
+        found[count] = (jax.device_get(experiment.method.distilled(state)), losses(tmp_path / str(count)))
+    for count in (2, 4):
+        np.testing.assert_allclose(found[count][1], found[1][1], rtol=1e-5)
+        np.testing.assert_allclose(found[count][0].x, found[1][0].x, atol=2e-3)
+        np.testing.assert_allclose(found[count][0].y, found[1][0].y, atol=2e-3)
+
+
+def test_rows_that_do_not_divide_and_missing_devices_are_refused(tmp_path):
+    if jax.device_count() >= 4:
+        config = load("configs/kip/digits.py", **{"batch.size": 50, "devices": 4})
+        with pytest.raises(checks.InputError, match="a batch has 50 rows and there are 4 devices; choose a batch size"):
+            trainer.run(config, str(tmp_path))
+    config = load("configs/kip/digits.py", devices=100)
+    with pytest.raises(checks.InputError, match="count is 100"):
+        trainer.run(config, str(tmp_path / "b"))
+
+
+def test_several_seeds_at_once_are_the_runs_of_each(tmp_path):
+    trainer.run(load("configs/kip/digits.py", num_seeds=2, seed=3), str(tmp_path / "both"))
+    summary = json.loads((tmp_path / "both" / "summary.json").read_text())
+    assert summary["seeds"] == [3, 4]
+    accuracies = []
+    for seed in (3, 4):
+        trainer.run(load("configs/kip/digits.py", seed=seed), str(tmp_path / str(seed)))
+        together, alone = (
+            kipjax.load(path)
+            for path in (tmp_path / "both" / f"distilled_seed{seed}.npz", tmp_path / str(seed) / "distilled.npz")
+        )
+        np.testing.assert_allclose(together.distilled.x, alone.distilled.x, atol=1e-5)
+        assert together.meta["seed"] == alone.meta["seed"] == seed
+        assert (tmp_path / "both" / f"distilled_seed{seed}.png").exists()
+        accuracies += json.loads((tmp_path / str(seed) / "summary.json").read_text())["results"][0]["accuracies"]
+    np.testing.assert_allclose(summary["results"][0]["accuracies"], accuracies, atol=1e-6)
+    trainer.run(load("configs/kip/digits.py"), str(tmp_path / "both"), overwrite=True)
+    assert not list((tmp_path / "both").glob("*seed*"))
+
+
+def test_a_diverged_run_goes_back_once_with_half_the_rate(tmp_path, monkeypatch, capsys):
+    require, seen, built = trainer._require_finite, [], []
+    monkeypatch.setattr(build, "slower", lambda *a, real=build.slower: built.append(a[2]) or real(*a))
+
+    def diverges_once(line, step, checkpoints, rolled_back):
+        if "loss" in line:
+            seen.append((step, rolled_back))
+        require({"loss": np.nan} if step == 6 and not rolled_back else line, step, checkpoints, rolled_back)
+
+    monkeypatch.setattr(trainer, "_require_finite", diverges_once)
+    config = load("configs/kip/digits.py", log_every=2, checkpoint_every=4, steps=8)
+    trainer.run(config, str(tmp_path), on_divergence="rollback")
+    assert seen == [(2, False), (4, False), (6, False), (6, True), (8, True)] and built == [0.5]
+    printed = capsys.readouterr().out
+    assert "loss not finite by step 6" in printed and "resuming at step 4 of 8" in printed
+    config.steps = 12  # resumed once more, it stays at half the rate
+    trainer.run(config, str(tmp_path), resume=True)
+    assert built == [0.5, 0.5] and [line["step"] for line in log.read(tmp_path / "metrics.jsonl")] == [
+        2,
+        4,
+        6,
+        8,
+        10,
+        12,
+    ]
+
+
+def test_a_set_that_is_not_finite_is_no_good_checkpoint(tmp_path):
+    """The loss is that before the update, so a single step that ruins the set has a finite one."""
+    config = load("configs/kip/digits.py", **{"steps": 1, "log_every": 1, "method.learning_rate": 3.3e38})
+    config.checkpoint_every = 1
+    with pytest.raises(interruption.Diverged, match=r"the distilled set not finite by step 1; .* checkpoint is none"):
+        trainer.run(config, str(tmp_path))
+
+
+def test_one_that_diverges_again_stops(tmp_path, capsys):
+    config = load("configs/kip/digits.py", **{"method.learning_rate": 1e30})
+    with pytest.raises(interruption.Diverged) as caught:
+        trainer.run(config, str(tmp_path), on_divergence="rollback")
+    assert caught.value.rolled_back and "going back to it once" in capsys.readouterr().out
+
+
+def test_processes_that_do_not_come_together_are_told_how():
+    process = start(*FLAGS, "--workdir=unused", "--num_processes=2", "--process_id=0")
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == 2 and "go together; pass all or none" in error and "Traceback" not in error

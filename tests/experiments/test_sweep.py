@@ -1,0 +1,68 @@
+"""The sweep: combinations, cells, and going on after an interruption."""
+
+import json
+
+import pytest
+from absl import flags
+
+from configs.kip import digits
+from experiments import sweep
+from kipjax import checks
+
+
+@pytest.fixture
+def config():
+    return digits.get_config("tiny")
+
+
+def test_values_get_the_type_of_their_field(config):
+    assert sweep.parse("method.learning_rate=1,0.5", config) == [
+        ("method.learning_rate", 1.0),
+        ("method.learning_rate", 0.5),
+    ]
+    assert sweep.parse("method.learn_labels=true,False", config) == [
+        ("method.learn_labels", True),
+        ("method.learn_labels", False),
+    ]
+    assert sweep.parse("init.kind=noise", config) == [("init.kind", "noise")]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("steps", "is not FIELD=VALUE"),
+        ("method.rge=1", "choose one of"),
+        ("steps=many", "steps is 'many'; expected int, as in 6"),
+        ("steps.more=1", "field of steps.more"),
+        ("method.learn_labels=2", "expected bool"),
+        ("method=rcig", "only single values have a grid: take one of its fields"),
+        ("learn_kernel=w_std", "only single values have a grid"),
+    ],
+)
+def test_wrong_grids_are_named(config, text, words):
+    with pytest.raises(checks.InputError, match=words):
+        sweep.parse(text, config)
+
+
+def test_a_sweep_runs_reads_back_and_keeps_a_diverged_cell(config, tmp_path, capsys, monkeypatch):
+    config.method.solve_dtype = "float32"
+    config.evaluation.full_size = 0
+    grid = ["--grid=init.ipc=1,2", "--grid=method.learning_rate=0.01,1e30"]
+    flags.FLAGS.unparse_flags()
+    flags.FLAGS(["sweep", "--config=configs/kip/digits.py:tiny", f"--workdir={tmp_path}", *grid])
+    monkeypatch.setattr(flags.FLAGS["config"], "_value", config)
+    sweep.main()
+    printed = capsys.readouterr().out
+    cells = json.loads((tmp_path / "table.json").read_text())["cells"]
+    assert [cell["fields"]["init.ipc"] for cell in cells] == [1, 1, 2, 2]
+    good, bad = cells[:2]
+    assert good["results"][0]["trained_on"] == "distilled" and "not finite" in bad["diverged"]
+    assert f"{100 * good['results'][0]['accuracy']['mean']:.2f}" in printed and printed.count("diverged") >= 4
+    config.method.reg = 0.5
+    with pytest.raises(checks.InputError, match=r"method\.reg was"):
+        sweep.main()
+    config.method.reg = 1e-6
+    monkeypatch.setattr(sweep.trainer, "run", lambda *_, **__: (_ for _ in ()).throw(checks.NumericalError("again")))
+    sweep.main()
+    again = json.loads((tmp_path / "table.json").read_text())["cells"]
+    assert again[0] == good and again[1]["diverged"] == "again"
