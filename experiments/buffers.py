@@ -27,16 +27,20 @@ from kipjax.models import network
 
 __all__ = ["train"]
 
-FLAGS = flags.FLAGS
-config_flags.DEFINE_config_file("config", None, "An experiment with experts: FILE.py:VARIANT.", lock_config=True)
-flags.mark_flags_as_required(["config"])
+
+def define() -> None:
+    """The flags of this script."""
+    text = "An experiment with experts: FILE.py:VARIANT."
+    config_flags.DEFINE_config_file("config", None, text, lock_config=True)
+    flags.mark_flags_as_required(["config"])
+
 
 RECIPE = ("epochs", "learning_rate", "batch_size", "decay_epoch", "train_size", "seed")
 """Fields of ``config.experts`` that say how an expert is trained."""
 
 
 def main() -> None:
-    train(FLAGS.config)
+    train(flags.FLAGS.config)
 
 
 def train(config) -> None:
@@ -106,4 +110,4 @@ def _accuracy(model, parameters, task):
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, define)

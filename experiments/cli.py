@@ -32,14 +32,17 @@ _ADVICE = {
 }
 
 
-def run(main: Callable[[], None]) -> None:
-    """Parses the command line, calls ``main()`` and exits.
+def run(main: Callable[[], None], define: Callable[[], None] = lambda: None) -> None:
+    """Defines flags, parses the command line, calls ``main()`` and exits.
+
+    Absl keeps one table of flags for the whole process, so a script that others import defines its own in ``define``.
 
     Exit status: 0 when ``main`` returned; 2 for a wrong flag, argument or missing input; 3 for a computation that left
     the finite numbers; 4 for a full disk, a folder without permission and the like; 5 when another process of the
     program is gone; 75 when told to stop by SIGTERM, after a checkpoint; 130 when interrupted. Anything else is a
     defect of the program and keeps its traceback.
     """
+    define()
     try:
         _parse(sys.argv)
         main()

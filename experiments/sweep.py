@@ -21,24 +21,32 @@ from experiments import cli, run_folder, trainer
 from kipjax import checks
 from kipjax.io import log
 
-FLAGS = flags.FLAGS
-config_flags.DEFINE_config_file("config", None, "The experiment: FILE.py or FILE.py:VARIANT.", lock_config=True)
-flags.DEFINE_string("workdir", None, "Folder of the run folders.")
-flags.DEFINE_multi_string("grid", None, "FIELD=VALUE,VALUE,...; several grids are combined.")
-flags.mark_flags_as_required(["config", "workdir", "grid"])
-
 Choice = tuple[tuple[str, object], ...]
 
 
+def define() -> None:
+    """The flags of this script."""
+    text = "The experiment: FILE.py or FILE.py:VARIANT."
+    config_flags.DEFINE_config_file("config", None, text, lock_config=True)
+    flags.DEFINE_string("workdir", None, "Folder of the run folders.")
+    flags.DEFINE_multi_string("grid", None, "FIELD=VALUE,VALUE,...; several grids are combined.")
+    flags.mark_flags_as_required(["config", "workdir", "grid"])
+
+
 def main() -> None:
-    grids = [parse(text, FLAGS.config) for text in FLAGS.grid]
+    print("\n" + sweep(flags.FLAGS.config, flags.FLAGS.grid, flags.FLAGS.workdir))
+
+
+def sweep(config, grids: list[str], workdir: str) -> str:
+    """Runs all combinations of the grids ``FIELD=VALUE,...`` that have not been run, and gives the table."""
+    parsed = [parse(text, config) for text in grids]
     cells = {}
-    for choice in itertools.product(*grids):
+    for choice in itertools.product(*parsed):
         print(f"\n{_name(choice)}", flush=True)
-        cells[choice] = one(FLAGS.config, choice, FLAGS.workdir)
+        cells[choice] = one(config, choice, workdir)
     rows = [{"fields": dict(choice), **cell} for choice, cell in cells.items()]
-    log.write_json(os.path.join(FLAGS.workdir, "table.json"), {"cells": rows})
-    print("\n" + table(grids, cells))
+    log.write_json(os.path.join(workdir, "table.json"), {"cells": rows})
+    return table(parsed, cells)
 
 
 def parse(text: str, config) -> list[tuple[str, object]]:
@@ -109,4 +117,4 @@ def _name(choice: Choice) -> str:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, define)

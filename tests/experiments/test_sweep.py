@@ -3,7 +3,6 @@
 import json
 
 import pytest
-from absl import flags
 
 from configs.kip import digits
 from experiments import sweep
@@ -47,12 +46,8 @@ def test_wrong_grids_are_named(config, text, words):
 def test_a_sweep_runs_reads_back_and_keeps_a_diverged_cell(config, tmp_path, capsys, monkeypatch):
     config.method.solve_dtype = "float32"
     config.evaluation.full_size = 0
-    grid = ["--grid=init.ipc=1,2", "--grid=method.learning_rate=0.01,1e30"]
-    flags.FLAGS.unparse_flags()
-    flags.FLAGS(["sweep", "--config=configs/kip/digits.py:tiny", f"--workdir={tmp_path}", *grid])
-    monkeypatch.setattr(flags.FLAGS["config"], "_value", config)
-    sweep.main()
-    printed = capsys.readouterr().out
+    grids, workdir = ["init.ipc=1,2", "method.learning_rate=0.01,1e30"], str(tmp_path)
+    printed = sweep.sweep(config, grids, workdir) + capsys.readouterr().out
     cells = json.loads((tmp_path / "table.json").read_text())["cells"]
     assert [cell["fields"]["init.ipc"] for cell in cells] == [1, 1, 2, 2]
     good, bad = cells[:2]
@@ -60,9 +55,9 @@ def test_a_sweep_runs_reads_back_and_keeps_a_diverged_cell(config, tmp_path, cap
     assert f"{100 * good['results'][0]['accuracy']['mean']:.2f}" in printed and printed.count("diverged") >= 4
     config.method.reg = 0.5
     with pytest.raises(checks.InputError, match=r"method\.reg was"):
-        sweep.main()
+        sweep.sweep(config, grids, workdir)
     config.method.reg = 1e-6
     monkeypatch.setattr(sweep.trainer, "run", lambda *_, **__: (_ for _ in ()).throw(checks.NumericalError("again")))
-    sweep.main()
+    sweep.sweep(config, grids, workdir)
     again = json.loads((tmp_path / "table.json").read_text())["cells"]
     assert again[0] == good and again[1]["diverged"] == "again"
