@@ -4,11 +4,12 @@ import errno
 import os
 import re
 import sys
+import textwrap
 from collections.abc import Callable
 
 from absl import flags
 
-from experiments import interruption
+from experiments import catalogue, interruption
 from kipjax import checks
 
 __all__ = ["EXIT_DIVERGED", "EXIT_INPUT", "EXIT_INTERRUPTED", "EXIT_PEER_LOST", "EXIT_SYSTEM", "run"]
@@ -37,12 +38,18 @@ def run(main: Callable[[], None], define: Callable[[], None] = lambda: None) -> 
 
     Absl keeps one table of flags for the whole process, so a script that others import defines its own in ``define``.
 
+    ``--help`` shows what the script is and its flags, ``--list`` all names that flags and configs take.
+
     Exit status: 0 when ``main`` returned; 2 for a wrong flag, argument or missing input; 3 for a computation that left
     the finite numbers; 4 for a full disk, a folder without permission and the like; 5 when another process of the
     program is gone; 75 when told to stop by SIGTERM, after a checkpoint; 130 when interrupted. Anything else is a
     defect of the program and keeps its traceback.
     """
     define()
+    asked = {flag.lstrip("-") for flag in sys.argv[1:]}
+    if asked & {"help", "h", "helpshort", "helpfull", "list"}:
+        print("\n".join(catalogue.lines()) if "list" in asked else _help())
+        sys.exit(0)
     try:
         _parse(sys.argv)
         main()
@@ -62,6 +69,25 @@ def run(main: Callable[[], None], define: Callable[[], None] = lambda: None) -> 
         _exit(EXIT_SYSTEM, f"{where}: {_ADVICE[error.errno]}")
     except KeyboardInterrupt:
         _exit(130, "interrupted; the last checkpoint is kept, go on with --resume")
+
+
+def _help():
+    """The script's docstring, its own flags in a line each, and the folders of configs."""
+    main = sys.modules["__main__"]
+    own = sorted(flags.FLAGS.get_key_flags_for_module(main), key=lambda flag: flag.name)
+    lines = [(main.__doc__ or "").strip(), "", "flags:"]
+    for flag in own:
+        lines += textwrap.wrap(
+            f"--{flag.name:<14} {' '.join((flag.help or '').split())}",
+            118,
+            initial_indent="  ",
+            subsequent_indent=" " * 19,
+        )
+    if "config" in flags.FLAGS:
+        by_method = sorted({path.split("/")[1] for path in catalogue.configs()})
+        text = f"configs, in configs/: {', '.join(by_method)}; --list shows each of them, and every other name"
+        lines += ["", *textwrap.wrap(text, 118, subsequent_indent="  ")]
+    return "\n".join(lines)
 
 
 def _parse(argv):

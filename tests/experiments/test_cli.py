@@ -1,0 +1,44 @@
+"""Every script explains itself within a screen, and lists the names that it takes."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from kipjax import data, evaluation, kernels, methods, models
+
+ROOT = pathlib.Path(__file__).parents[2]
+SCRIPTS = sorted(
+    path.stem
+    for path in (ROOT / "experiments").glob("*.py")
+    if "__name__ ==" in path.read_text() and path.stem != "cli"
+)
+
+
+def call(script, flag):
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-m", f"experiments.{script}", flag]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_fits_a_screen(script):
+    done = call(script, "--help")
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) <= 60 and max(map(len, lines)) <= 120
+    assert f"python -m experiments.{script}" in done.stdout and "\nflags:\n  --" in done.stdout
+
+
+def test_list_shows_every_name():
+    done = call("distill", "--list")
+    assert done.returncode == 0
+    rows = [line.split("\t") for line in done.stdout.splitlines()]
+    assert all(len(row) == 2 for row in rows)
+    shown = {kind: {name for k, name in rows if k == kind} for kind, _ in rows}
+    assert shown["method"] == set(methods.METHODS) and shown["kernel"] == set(kernels.names())
+    assert shown["network"] == set(models.names()) and shown["protocol"] == set(evaluation.PROTOCOLS)
+    assert shown["data set"] > set(data.KNOWN)
+    assert "configs/kip/digits.py" in shown["config"] and all((ROOT / name).is_file() for name in shown["config"])
