@@ -15,6 +15,7 @@ from kipjax.methods import METHODS
 from kipjax.methods.mtt import parameters
 from kipjax.models import network
 from kipjax.types import Batch, Distilled, Method
+from tests.methods import template
 from tests.reference import networks
 
 K, M, B = 3, 6, 12
@@ -34,6 +35,7 @@ GENTLE = {"learning_rate": 1.0, "curriculum_steps": 2}
 POOL = {"pool_size": 2, "pool_steps": 2}
 VALIDATION = {"validation": Batch(jnp.ones((3, 4, 4, 1)), jnp.eye(3)), "validate_every": 2, "validation_networks": 2}
 CASES = {
+    "template": (basic.rbf, {}),
     "kip": (basic.rbf, {}),
     "kip, labels too": (basic.rbf, {"learn_labels": True}),
     "kip, labels alone": (basic.rbf, {"learn_images": False, "learn_labels": True}),
@@ -89,14 +91,14 @@ TOLERANCE = {"frepo": 2e-3}
 
 
 def test_every_method_has_a_case():
-    assert {name.split(",")[0] for name in CASES} == set(METHODS)
+    assert {name.split(",")[0] for name in CASES} == {*METHODS, "template"}
 
 
 @functools.cache
 def case(name):
     first, options = CASES[name]
     differentiates = first()
-    method = METHODS[name.split(",")[0]](differentiates, **options)
+    method = (METHODS | {"template": template.make})[name.split(",")[0]](differentiates, **options)
     keys = jax.random.split(jax.random.key(0), 3)
     start = Distilled(jax.random.normal(keys[0], (M, 4, 4, 1)), jnp.eye(K)[jnp.arange(M) % K] - 1 / K)
     batch = BATCHES.get(name.split(",")[0], flat_batch)(keys[1], differentiates)
