@@ -2,18 +2,20 @@
 
 from collections.abc import Callable
 
-from kipjax.methods import cig, frepo, kip, label_solve, rcig, rfad, vig
+from kipjax.methods import cig, dd, frepo, kip, label_solve, rcig, rfad, sldd, vig
 from kipjax.types import Method
 
-__all__ = ["METHODS", "cig", "frepo", "kip", "label_solve", "rcig", "rfad", "vig"]
+__all__ = ["METHODS", "cig", "dd", "frepo", "kip", "label_solve", "rcig", "rfad", "sldd", "vig"]
 
 METHODS: dict[str, Callable[..., Method]] = {
     "cig": cig.make,
+    "dd": dd.make,
     "frepo": frepo.make,
     "kip": kip.make,
     "label_solve": label_solve.make,
     "rcig": rcig.make,
     "rfad": rfad.make,
+    "sldd": sldd.make,
     "vig": vig.make,
 }
 """``METHODS[name](kernel_fn or model, **hyperparameters) -> Method``."""

@@ -45,13 +45,24 @@ CASES = {
     "rcig, conjugate gradients": (net, {"solve": "cg", "flip": True, **POOL}),
     "rcig, adam": (net, {"solve": "adam", **STEPS, **POOL}),
     "rcig, a part of the images": (net, {"subsample": 4, "repeats": 2, "block_size": 5, "ema_decay": 0.0, **POOL}),
+    "dd": (net, {"inner_steps": 2, "epochs": 2}),
+    "dd, fixed networks": (net, {"inner_steps": 3, "start": "fixed", "networks": 2, "segment": 2, "halve_every": 1}),
+    "sldd": (net, {"inner_steps": 1, "label_form": "softmax"}),
     "frepo": (net, {"pool_size": 2, "reg": 1e-2}),  # at 1e-6, float32 features of rank 5 have no steady gradient
     "rfad": (net, {"networks": 2, "learn_labels": True}),
 }
 
 
 # What takes long outside jit, operation by operation, and has a sibling that runs there.
-LONG = {"vig", "cig", "rcig, conjugate gradients", "rcig, adam", "rcig, a part of the images"}
+LONG = {
+    "vig",
+    "cig",
+    "rcig, conjugate gradients",
+    "rcig, adam",
+    "rcig, a part of the images",
+    "dd, fixed networks",
+    "sldd",
+}
 # Entries whose gradient is zero but for rounding move by the learning rate either way under LAMB.
 TOLERANCE = {"frepo": 2e-3}
 
