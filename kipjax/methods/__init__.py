@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 
-from kipjax.methods import cig, dd, frepo, kip, label_solve, rcig, rfad, sldd, vig
+from kipjax.methods import cig, dd, frepo, kip, label_solve, ld, rcig, rfad, sldd, vig
 from kipjax.types import Method
 
-__all__ = ["METHODS", "cig", "dd", "frepo", "kip", "label_solve", "rcig", "rfad", "sldd", "vig"]
+__all__ = ["METHODS", "cig", "dd", "frepo", "kip", "label_solve", "ld", "rcig", "rfad", "sldd", "vig"]
 
 METHODS: dict[str, Callable[..., Method]] = {
     "cig": cig.make,
@@ -13,6 +13,7 @@ METHODS: dict[str, Callable[..., Method]] = {
     "frepo": frepo.make,
     "kip": kip.make,
     "label_solve": label_solve.make,
+    "ld": ld.make,
     "rcig": rcig.make,
     "rfad": rfad.make,
     "sldd": sldd.make,

@@ -48,6 +48,8 @@ CASES = {
     "dd": (net, {"inner_steps": 2, "epochs": 2}),
     "dd, fixed networks": (net, {"inner_steps": 3, "start": "fixed", "networks": 2, "segment": 2, "halve_every": 1}),
     "sldd": (net, {"inner_steps": 1, "label_form": "softmax"}),
+    "ld": (net, {"batch_size": 4, "window": 2}),
+    "ld, second order": (net, {"form": "second_order", "window": 2}),
     "frepo": (net, {"pool_size": 2, "reg": 1e-2}),  # at 1e-6, float32 features of rank 5 have no steady gradient
     "rfad": (net, {"networks": 2, "learn_labels": True}),
 }
