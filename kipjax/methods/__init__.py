@@ -2,15 +2,16 @@
 
 from collections.abc import Callable
 
-from kipjax.methods import cig, dd, frepo, kip, label_solve, ld, rcig, rfad, sldd, vig
+from kipjax.methods import cig, dd, frepo, gtn, kip, label_solve, ld, rcig, rfad, sldd, vig
 from kipjax.types import Method
 
-__all__ = ["METHODS", "cig", "dd", "frepo", "kip", "label_solve", "ld", "rcig", "rfad", "sldd", "vig"]
+__all__ = ["METHODS", "cig", "dd", "frepo", "gtn", "kip", "label_solve", "ld", "rcig", "rfad", "sldd", "vig"]
 
 METHODS: dict[str, Callable[..., Method]] = {
     "cig": cig.make,
     "dd": dd.make,
     "frepo": frepo.make,
+    "gtn": gtn.make,
     "kip": kip.make,
     "label_solve": label_solve.make,
     "ld": ld.make,

@@ -42,6 +42,7 @@ __all__ = [
     "rows",
     "starts",
     "train",
+    "uncentred",
 ]
 
 STARTS = ("random", "fixed")
@@ -91,6 +92,12 @@ def curriculum(x: jax.Array, steps: int) -> jax.Array:
 def rows(batches: jax.Array) -> jax.Array:
     """``[S, b, ...] -> [S b, ...]``, the inverse of ``curriculum``."""
     return jnp.swapaxes(batches, 0, 1).reshape(-1, *batches.shape[2:])
+
+
+def uncentred(y: jax.Array) -> jax.Array:
+    """``y [m, k]`` with rows that sum to zero, unless they are zero, moved to sum to one."""
+    centred = (jnp.abs(jnp.sum(y, axis=1, keepdims=True)) < 1e-6) & jnp.any(y != 0, axis=1, keepdims=True)
+    return jnp.where(centred, y + 1 / y.shape[1], y)
 
 
 def starts(key: jax.Array, model: nn.Module, x: jax.Array, count: int) -> PyTree:
@@ -256,7 +263,7 @@ def make(
             max(attacked, target) < y.shape[1], where, f"attacked is {attacked}, target {target}; classes: {y.shape[1]}"
         )
         raw = jnp.full(inner_steps * epochs, jnp.log(jnp.expm1(step_size)), x.dtype)
-        at = Learned(x, _uncentred(y), raw)
+        at = Learned(x, uncentred(y), raw)
         kept = starts(key, model, x, networks) if start == "fixed" else None
         kept = kept if pretrained is None else jax.tree.map(jnp.array, pretrained)
         return State(at, adam.init(_pick(at, names)), kept)
@@ -301,12 +308,6 @@ def make(
 def _set(learned, form):
     y = jax.nn.softmax(learned.y) if form == "softmax" else learned.y
     return Distilled(learned.x, y, jax.nn.softplus(learned.raw_step_sizes))
-
-
-def _uncentred(y):
-    """Rows that sum to zero, unless they are zero, moved to sum to one."""
-    centred = (jnp.abs(jnp.sum(y, axis=1, keepdims=True)) < 1e-6) & jnp.any(y != 0, axis=1, keepdims=True)
-    return jnp.where(centred, y + 1 / y.shape[1], y)
 
 
 def _check_attack(where, attacked, target):

@@ -29,6 +29,7 @@ def net():
 # Step sizes are given: the search for them doubles what there is to compile, and has tests of its own.
 STEPS = {"inner_steps": 3, "hessian_steps": 3, "inner_step_size": 1e-3, "hessian_step_size": 1e-2}
 POOL = {"pool_size": 2, "pool_steps": 2}
+GTN = {"inner_steps": 2, "latent_size": 3, "hidden": 4, "filters": 2}
 CASES = {
     "kip": (basic.rbf, {}),
     "kip, labels too": (basic.rbf, {"learn_labels": True}),
@@ -50,6 +51,8 @@ CASES = {
     "sldd": (net, {"inner_steps": 1, "label_form": "softmax"}),
     "ld": (net, {"batch_size": 4, "window": 2}),
     "ld, second order": (net, {"form": "second_order", "window": 2}),
+    "gtn": (net, GTN),
+    "gtn, shuffled": (net, {**GTN, "curriculum": "all_shuffled", "every": 0, "learn_labels": True, "segment": 0}),
     "frepo": (net, {"pool_size": 2, "reg": 1e-2}),  # at 1e-6, float32 features of rank 5 have no steady gradient
     "rfad": (net, {"networks": 2, "learn_labels": True}),
 }
