@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 
-from kipjax.methods import cig, dd, frepo, gtn, kip, label_solve, ld, rcig, rfad, sldd, vig
+from kipjax.methods import cig, dd, frepo, gtn, kip, label_solve, ld, rcig, rfad, sldd, tdd, vig
 from kipjax.types import Method
 
-__all__ = ["METHODS", "cig", "dd", "frepo", "gtn", "kip", "label_solve", "ld", "rcig", "rfad", "sldd", "vig"]
+__all__ = ["METHODS", "cig", "dd", "frepo", "gtn", "kip", "label_solve", "ld", "rcig", "rfad", "sldd", "tdd", "vig"]
 
 METHODS: dict[str, Callable[..., Method]] = {
     "cig": cig.make,
@@ -18,6 +18,7 @@ METHODS: dict[str, Callable[..., Method]] = {
     "rcig": rcig.make,
     "rfad": rfad.make,
     "sldd": sldd.make,
+    "tdd": tdd.make,
     "vig": vig.make,
 }
 """``METHODS[name](kernel_fn or model, **hyperparameters) -> Method``."""

@@ -51,6 +51,7 @@ CASES = {
     "sldd": (net, {"inner_steps": 1, "label_form": "softmax"}),
     "ld": (net, {"batch_size": 4, "window": 2}),
     "ld, second order": (net, {"form": "second_order", "window": 2}),
+    "tdd": (net, {"inner_steps": 2, "epochs": 1, "segment": "sqrt"}),
     "gtn": (net, GTN),
     "gtn, shuffled": (net, {**GTN, "curriculum": "all_shuffled", "every": 0, "learn_labels": True, "segment": 0}),
     "frepo": (net, {"pool_size": 2, "reg": 1e-2}),  # at 1e-6, float32 features of rank 5 have no steady gradient
