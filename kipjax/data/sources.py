@@ -75,6 +75,7 @@ def load(name: str, *, data_dir: str | os.PathLike | None = None) -> Dataset:
         a key of ``KNOWN``: ``digits`` is embedded; the others are looked for in ``data_dir/NAME``, ``data_dir``,
           ``$KIPJAX_DATA_DIR/NAME``, ``~/.cache/kipjax/NAME`` and where Debian installs them (IDX files or CIFAR's
           binary version), then in TFDS;
+        ``text:sentiment:LENGTHxDIMENSION``, ``text:domain:LENGTHxDIMENSION``: as ``data.text.load``;
         ``tfds:NAME``: TFDS, prepared in ``data_dir`` (or TFDS's own folder) or downloaded;
         a path: an ``.npz`` with x_train, y_train, x_test, y_test; a folder of IDX or CIFAR binary files; a folder
           with ``train/CLASS/`` and ``test/CLASS/`` images.
@@ -92,6 +93,10 @@ def load(name: str, *, data_dir: str | os.PathLike | None = None) -> Dataset:
     """
     if name == "digits":
         return _digits()
+    if name.startswith("text:"):
+        from kipjax.data import text
+
+        return text.load(name, data_dir)[0]
     if name.startswith("tfds:"):
         return _from_tfds(name.removeprefix("tfds:"), data_dir)
     if name in KNOWN:

@@ -6,6 +6,7 @@ learned from the corpus itself by ``learned``.
 """
 
 import collections
+import functools
 import os
 import pathlib
 import re
@@ -28,6 +29,7 @@ __all__ = [
     "embed",
     "glove",
     "learned",
+    "load",
     "read_tsv",
     "sentiment",
     "tokenize",
@@ -338,6 +340,37 @@ def dataset(
         vectors = learned(train, vocabulary(train, size=size), dimension=dimension)
     x_train, x_test = (embed(some, vectors, length=length) for some in (train, test))
     return from_arrays(x_train, y_train, x_test, y_test, class_names=corpus.class_names), vectors
+
+
+@functools.lru_cache(maxsize=4)
+def load(name: str, data_dir: str | os.PathLike | None) -> tuple[Dataset, Vectors]:
+    """A text task by name, for ``data.load`` and for reading what was distilled from it.
+
+    Args:
+      name: ``"text:TASK:LENGTHxDIMENSION"``: the task is ``sentiment`` (the sign of the rating) or ``domain`` (which
+        file), sentences have that many words, vectors that dimension; ``30x50`` if it is left out.
+      data_dir: folder of ``.txt`` or ``.tsv`` files as ``read_tsv`` reads them; one named ``glove*`` holds vectors.
+
+    Raises:
+      InputError: another name, no folder, or no files.
+    """
+    where = "data.load"
+    match = re.fullmatch(r"text:(sentiment|domain)(?::(\d+)x(\d+))?", name)
+    checks.require(match is not None, where, f"name is {name!r}; expected text:sentiment:30x50 or text:domain:30x50")
+    checks.require(
+        data_dir is not None and pathlib.Path(data_dir).is_dir(),
+        where,
+        f"{name} needs data_dir, a folder of tab-separated .txt files (id, rating, text); it is {str(data_dir)!r}",
+    )
+    assert match is not None and data_dir is not None
+    paths = sorted(p for p in pathlib.Path(data_dir).iterdir() if p.suffix in (".txt", ".tsv"))
+    files = [p for p in paths if not p.name.startswith("glove")]
+    checks.require(bool(files), where, f"{data_dir} has no .txt or .tsv files")
+    corpus = (sentiment if match[1] == "sentiment" else domains)(files)
+    length, dimension = int(match[2] or 30), int(match[3] or 50)
+    given = [p for p in paths if p not in files]
+    vectors = glove(given[0], vocabulary(corpus.texts), dimension=dimension) if given else None
+    return dataset(corpus, vectors, length=length, dimension=dimension)
 
 
 def _numbers(where, number, entries):

@@ -115,6 +115,7 @@ def train(
     batches: Batch,
     step_sizes: jax.Array,
     *,
+    momentum: float | jax.Array = 0.0,
     optimizer: optax.GradientTransformation | None = None,
     segment: int | str = 0,
     truncate: int | None = None,
@@ -127,7 +128,7 @@ def train(
       variables: where it starts, ``theta_0``.
       batches: curriculum ``x [S, b, ...]``, ``y [S, b, k]`` any weights of classes: probabilities, or free numbers.
       step_sizes: ``[T]``; step ``t`` takes batch ``t mod S``.
-      optimizer, segment, truncate: as in ``unroll.sgd``.
+      momentum, optimizer, segment, truncate: as in ``unroll.sgd``.
 
     Returns:
       ``variables`` at ``theta_T``.
@@ -143,8 +144,8 @@ def train(
     at = jnp.arange(count) % size
     items = batches.x[at], batches.y[at], jax.random.split(key, count)
     out = unroll.sgd(
-        loss, variables["params"], items, step_size=step_sizes, optimizer=optimizer, state=rest,
-        segment=segment, truncate=truncate,
+        loss, variables["params"], items, step_size=step_sizes, momentum=momentum,
+        optimizer=optimizer, state=rest, segment=segment, truncate=truncate,
     )  # fmt: skip
     return {**out.state, "params": out.params}
 
