@@ -21,8 +21,8 @@ def base() -> ml_collections.ConfigDict:
     - ``model``: for methods that differentiate through networks, ``name`` of ``kipjax.models.get`` and its arguments;
       ``depth`` 0 means what the size of the images asks for.
     - ``init``: where the distilled set starts: ``kind`` "real", "noise" or "class_means", ``ipc`` images per class;
-      ``scale`` of its labels, ``centered`` or not; ``std`` of normal noise (0: uniform). ``base`` (and ``base_dir``): the
-      images are random ones of another data set, resized, and only the number of classes is that of ``data``.
+      ``scale`` of its labels, ``centered`` or not; ``std`` of normal noise (0: uniform). With ``base``
+      (``base_dir``) images are random ones of another data set, resized; ``data`` says only how many classes there are.
     - ``pretrain``: for methods that start from trained networks: ``name`` and ``data_dir`` of what they are trained on
       (empty: none), how many ``networks``, and their ``steps`` and ``learning_rate`` of Adam on 256 images.
     - ``batch``: targets of a step: ``kind`` "class_balanced", "uniform", "per_class" or "all", and ``size``.

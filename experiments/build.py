@@ -87,7 +87,7 @@ def network(config: ml_collections.ConfigDict, parts: Task):
 
 
 def pretrained(config: ml_collections.ConfigDict, parts: Task, key: jax.Array):
-    """``config.pretrain.networks`` networks trained on ``config.pretrain.name``, stacked, for images as in ``parts``."""
+    """Networks trained on ``config.pretrain.name``, stacked, for images like those of ``parts``."""
     given = config.pretrain
     x, labels_of = foreign(config, given.name, given.data_dir, parts.x_train.shape[1:])
     y = labels.one_hot(labels_of, parts.num_classes)

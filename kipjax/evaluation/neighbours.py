@@ -3,6 +3,8 @@
 arXiv:1811.10959, section 4; arXiv:1910.02551, section 4: soft labels count as their largest entry.
 """
 
+from typing import Any
+
 import jax
 import numpy as np
 from sklearn.neighbors import KNeighborsClassifier
@@ -15,7 +17,7 @@ from kipjax.types import Distilled
 __all__ = ["evaluate", "predict"]
 
 
-def predict(distilled: Distilled, x: np.ndarray, *, neighbours: int = 1, p: float = 2.0) -> np.ndarray:
+def predict(distilled: Distilled, x: Any, *, neighbours: int = 1, p: float = 2.0) -> np.ndarray:
     """Classes ``[n]`` by a majority among the nearest rows of a set; ties go to the first class.
 
     Args:
@@ -28,7 +30,7 @@ def predict(distilled: Distilled, x: np.ndarray, *, neighbours: int = 1, p: floa
     checks.within("evaluation.neighbours", "neighbours", neighbours, 1, len(distilled.x))
     checks.at_least("evaluation.neighbours", "p", p, 0.0, strict=True)
     flat = np.asarray(distilled.x).reshape(len(distilled.x), -1)
-    model = KNeighborsClassifier(neighbours, p=p, algorithm="brute" if p >= 1 else "auto")
+    model = KNeighborsClassifier(neighbours, metric="minkowski", algorithm="brute", metric_params={"p": p})
     model.fit(flat, np.asarray(distilled.y).argmax(axis=1))
     return model.predict(np.asarray(x).reshape(len(x), -1))
 

@@ -61,7 +61,7 @@ def trained_accuracies(
     checks.require(
         distilled.lr is not None and jnp.ndim(distilled.lr) == 1,
         "evaluation.unrolled",
-        f"distilled.lr has shape {jnp.shape(distilled.lr)}; expected one step size for each step, [steps]",
+        f"distilled.lr is {distilled.lr}; expected one step size for each step, [steps]",
     )
     given = 0 if networks is None else len(jax.tree.leaves(networks)[0])
     size = min(block_size, len(x))
@@ -185,5 +185,5 @@ def evaluate(
 
 
 def _result(trained_on, distilled, name, accuracies, errors):
-    accuracies, errors = (tuple(float(v) for v in np.asarray(part)) for part in (accuracies, errors))
-    return Result(trained_on, len(distilled.x), name, accuracies, errors)
+    accuracies, errors = (np.asarray(part).tolist() for part in (accuracies, errors))
+    return Result(trained_on, len(distilled.x), name, tuple(accuracies), tuple(errors))
