@@ -30,7 +30,7 @@ def predict(distilled: Distilled, x: Any, *, neighbours: int = 1, p: float = 2.0
     checks.within("evaluation.neighbours", "neighbours", neighbours, 1, len(distilled.x))
     checks.at_least("evaluation.neighbours", "p", p, 0.0, strict=True)
     flat = np.asarray(distilled.x).reshape(len(distilled.x), -1)
-    model = KNeighborsClassifier(neighbours, metric="minkowski", algorithm="brute", metric_params={"p": p})
+    model = KNeighborsClassifier(neighbours, algorithm="brute").set_params(p=p)
     model.fit(flat, np.asarray(distilled.y).argmax(axis=1))
     return model.predict(np.asarray(x).reshape(len(x), -1))
 
