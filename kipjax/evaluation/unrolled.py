@@ -63,26 +63,33 @@ def trained_accuracies(
         "evaluation.unrolled",
         f"distilled.lr is {distilled.lr}; expected one step size for each step, [steps]",
     )
+    plain = isinstance(momentum, (int, float)) and momentum == 0
+    return _train_all(
+        jax.random.split(key, count), batches, jnp.asarray(distilled.lr), networks, None if plain else momentum,
+        jnp.asarray(x), jnp.asarray(classes), model=model, optimizer=optimizer, size=min(block_size, len(x)),
+    )  # fmt: skip
+
+
+@functools.partial(jax.jit, static_argnames=("model", "optimizer", "size"))
+def _train_all(keys, batches, lr, networks, momentum, x, classes, *, model, optimizer, size):
+    """One compiled program for all sets of a size, so that step sizes and subsets are tried at the cost of a run."""
     given = 0 if networks is None else len(jax.tree.leaves(networks)[0])
-    size = min(block_size, len(x))
-    missing = -len(x) % size
-    x = jnp.asarray(x)
-    blocks = jnp.concatenate([x, x[:1].repeat(missing, 0)]).reshape(-1, size, *x.shape[1:])
-    classes = jnp.asarray(classes)
+    blocks = jnp.concatenate([x, x[:1].repeat(-len(x) % size, 0)]).reshape(-1, size, *x.shape[1:])
 
     def one(args):
         key, index = args
         start_key, train_key = jax.random.split(key)
-        fresh = jax.tree.map(lambda leaf: leaf[0], dd.starts(start_key, model, batches.x[0], 1)) if not given else None
-        start = jax.tree.map(lambda leaf: leaf[index % given], networks) if given else fresh
-        trained = dd.train(
-            train_key, model, start, batches, jnp.asarray(distilled.lr), momentum=momentum, optimizer=optimizer
-        )
+        if given:
+            start = jax.tree.map(lambda leaf: leaf[index % given], networks)
+        else:
+            start = jax.tree.map(lambda leaf: leaf[0], dd.starts(start_key, model, batches.x[0], 1))
+        options = {"momentum": 0.0 if momentum is None else momentum, "optimizer": optimizer}
+        trained = dd.train(train_key, model, start, batches, lr, **options)
         outputs = lax.map(lambda block: model.apply(trained, block), blocks).reshape(-1, batches.y.shape[-1])[: len(x)]
-        error = losses.mse(labels.center(jax.nn.softmax(outputs)), jax.nn.one_hot(classes, outputs.shape[-1]))
+        error = losses.mse(jax.nn.softmax(outputs), jax.nn.one_hot(classes, outputs.shape[-1]))
         return losses.accuracy(outputs, classes), error
 
-    return jax.jit(lambda keys: lax.map(one, (keys, jnp.arange(count))))(jax.random.split(key, count))
+    return lax.map(one, (keys, jnp.arange(len(keys))))
 
 
 def step_size_for(
