@@ -16,7 +16,7 @@ from flax import linen as nn
 from jax import lax
 
 from kipjax import checks
-from kipjax.core import labels, losses
+from kipjax.core import losses
 from kipjax.data import draw
 from kipjax.evaluation import krr
 from kipjax.evaluation.result import Result, Task
