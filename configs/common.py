@@ -6,7 +6,7 @@ import ml_collections
 
 from kipjax import checks, methods
 
-__all__ = ["base", "by_variant", "ipc", "method", "networks", "tiny_networks"]
+__all__ = ["base", "by_variant", "ipc", "method", "networks", "tiny_networks", "tiny_unrolled", "unrolled"]
 
 
 def base() -> ml_collections.ConfigDict:
@@ -24,7 +24,10 @@ def base() -> ml_collections.ConfigDict:
     - ``model``: for methods that differentiate through networks, ``name`` of ``kipjax.models.get`` and its arguments;
       ``depth`` 0 means what the size of the images asks for.
     - ``init``: where the distilled set starts: ``kind`` "real", "noise" or "class_means", ``ipc`` images per class;
-      ``scale`` of its labels; ``std`` of normal noise (0: uniform).
+      ``scale`` of its labels, ``centered`` or not; ``std`` of normal noise (0: uniform). With ``base``
+      (``base_dir``) images are random ones of another data set, resized; ``data`` says only how many classes there are.
+    - ``pretrain``: for methods that start from trained networks: ``name`` and ``data_dir`` of what they are trained on
+      (empty: none), how many ``networks``, and their ``steps`` and ``learning_rate`` of Adam on 256 images.
     - ``batch``: targets of a step: ``kind`` "class_balanced", "uniform", "per_class" or "all", and ``size``.
     - ``augment``: empty, or ``rotation`` (degrees), ``shift`` (fraction of the side), ``flip``, ``channel_shift``
       (pixel units) and ``fraction`` of the batch they are applied to.
@@ -48,6 +51,10 @@ def base() -> ml_collections.ConfigDict:
     config.method = method("kip")
     config.model = ml_collections.ConfigDict({"name": "convnet", "depth": 0, "width": 128})
     config.init = ml_collections.ConfigDict({"kind": "real", "ipc": 1, "scale": 1.0, "std": 0.0})
+    config.init.update(centered=True, base="", base_dir="")
+    config.pretrain = ml_collections.ConfigDict(
+        {"name": "", "data_dir": "", "networks": 1, "steps": 1000, "learning_rate": 2e-4}
+    )
     config.batch = ml_collections.ConfigDict({"kind": "class_balanced", "size": 1000})
     config.augment = ml_collections.ConfigDict()
     config.validation_ipc = 0
@@ -70,6 +77,29 @@ def networks(name: str) -> ml_collections.ConfigDict:
     config.model.update(activation="relu", norm="none")
     config.batch.kind = "uniform"
     config.log_every, config.checkpoint_every = 50, 250
+    return config
+
+
+def unrolled(name: str) -> ml_collections.ConfigDict:
+    """The same for a method that unrolls a training: labels not centred, scored by that same training."""
+    config = networks(name)
+    config.model = ml_collections.ConfigDict({"name": "lenet", "initial": "xavier"})
+    config.init.centered = False
+    config.evaluation.protocol, config.evaluation.seeds, config.evaluation.subset_seeds = "unrolled", 20, 20
+    return config
+
+
+def tiny_unrolled(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """Makes such a config run in seconds."""
+    config.steps, config.log_every, config.checkpoint_every = 4, 2, 4
+    config.model = ml_collections.ConfigDict({"name": "convnet", "depth": 1, "width": 2, "activation": "tanh"})
+    config.batch.size, config.data.test_size = 20, 50
+    small = {"epochs": 2, "latent_size": 3, "hidden": 4, "filters": 2, "every": 2, "window": 2, "networks": 1}
+    small |= {"inner_steps": 2, "batch_size": 5}
+    config.method.update({name: value for name, value in small.items() if name in config.method})
+    config.init.ipc = 2
+    config.pretrain.update(networks=1, steps=2)
+    config.evaluation.update(width=2, seeds=2, subset_seeds=2)
     return config
 
 

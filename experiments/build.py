@@ -8,17 +8,19 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
 
 from experiments import experts
 from kipjax import checks, data, kernels, methods, models
 from kipjax.core import labels, sharding
-from kipjax.evaluation import Task
+from kipjax.evaluation import Task, protocols, train
 from kipjax.types import Batch, Distilled, Method, Preprocess, Sampler
 
 __all__ = [
     "Experiment",
     "augmentation",
     "experiment",
+    "foreign",
     "kernel",
     "kernel_arguments",
     "kernel_name",
@@ -26,6 +28,7 @@ __all__ = [
     "load",
     "network",
     "prepare",
+    "pretrained",
     "sampler",
     "seeds",
     "slower",
@@ -93,6 +96,8 @@ def _method(config, parts, preprocess):
         options["augment"] = augmentation(config.augment, preprocess)
     if config.validation_ipc:
         options["validation"] = _validation(config, parts)
+    if config.pretrain.name:
+        options["pretrained"] = pretrained(config, parts, jax.random.key(config.seed))
     first = network(config, parts) if trains_networks(config) else kernel(config, options)
     return _call("method", methods.METHODS, config.method.name, first, options)
 
@@ -130,6 +135,31 @@ def network(config: ml_collections.ConfigDict, parts: Task):
     if isinstance(models.get(config.model.name, num_classes=parts.num_classes), models.convnet.ConvNet):
         options.setdefault("depth", models.depth_for(min(parts.x_train.shape[1:3])))
     return models.get(config.model.name, num_classes=parts.num_classes, **options)
+
+
+def pretrained(config: ml_collections.ConfigDict, parts: Task, key: jax.Array):
+    """Networks trained on ``config.pretrain.name``, stacked, for images like those of ``parts``."""
+    given = config.pretrain
+    x, labels_of = foreign(config, given.name, given.data_dir, parts.x_train.shape[1:])
+    y = labels.one_hot(labels_of, parts.num_classes)
+    protocol = protocols.NAMED["ld"]._replace(steps=given.steps, batch_size=256, learning_rate=given.learning_rate)
+    model = network(config, parts)
+    train_one = jax.jit(lambda k, x, y: train.fit(k, model, Distilled(x, y), protocol=protocol).variables)
+    trained = [train_one(k, x, y) for k in jax.random.split(key, given.networks)]
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trained)
+
+
+def foreign(config: ml_collections.ConfigDict, name: str, data_dir: str, shape: tuple[int, ...]):
+    """Training images of another data set, preprocessed as ``config`` says and brought to ``shape``, and labels."""
+    dataset = data.load(name, data_dir=data_dir or config.data.data_dir or None)
+    x = np.asarray(data.preprocess.apply(prepare(config, dataset), dataset.x_train))
+    checks.require(
+        x.ndim == 4 and len(shape) == 3, "config", f"{name} has examples of shape {x.shape[1:]}; images are needed"
+    )
+    if x.shape[-1] != shape[-1]:
+        x = np.repeat(x.mean(axis=-1, keepdims=True), shape[-1], axis=-1)
+    resized = jax.image.resize(x, (len(x), *shape), "linear") if x.shape[1:] != tuple(shape) else x
+    return jnp.asarray(resized), dataset.y_train
 
 
 def kernel(config: ml_collections.ConfigDict, options: dict[str, Any] | None = None):
@@ -231,7 +261,7 @@ def _start(config, parts, seed):
     one = config.init.kind != "class_means" or config.init.ipc == 1
     checks.require(one, "config.init", f"ipc is {config.init.ipc}; class_means has one image per class, set ipc to 1")
     ipc, k = config.init.ipc, parts.num_classes
-    options = {"num_classes": k, "scale": config.init.scale}
+    options = {"num_classes": k, "scale": config.init.scale, "centered": config.init.centered}
     std = config.init.std or None
     kinds = {
         "real": lambda: data.initial.real(key, parts.x_train, parts.train_labels, ipc=ipc, **options),
@@ -239,6 +269,11 @@ def _start(config, parts, seed):
         "class_means": lambda: data.initial.class_means(parts.x_train, parts.train_labels, **options),
     }
     checks.one_of("config.init", "kind", config.init.kind, kinds)
+    if config.init.base:
+        x, _ = foreign(config, config.init.base, config.init.base_dir, parts.x_train.shape[1:])
+        checks.within("config.init", "ipc times the classes", ipc * k, 1, len(x))
+        rows = data.draw.without_replacement(key, ipc * k, len(x))
+        return Distilled(x[rows], labels.one_hot(np.arange(k).repeat(ipc), k, centered=False))
     return jax.tree.map(jnp.asarray, kinds[config.init.kind]())
 
 

@@ -8,20 +8,21 @@ python -m experiments.evaluate --artifact=RUN/distilled.npz --protocol=cross_arc
 
 krr: kernel ridge regression with the kernel of the artifact, or with --kernels. worth: how many random real images each
 set is worth under the first of these. kernel_transfer: a table of every artifact (rows) against every test kernel
-(columns). rcig, frepo, dsa, ...: networks trained from scratch by the protocol of that paper. cross_arch: a table of
-artifacts against networks, all trained by --training. Only what the artifact holds is used: its images, labels and
-preprocessing.
+(columns). unrolled: as the set was unrolled, on fresh networks. neighbours: by the nearest of its images. rcig, frepo,
+dsa, ...: networks trained from scratch by the protocol of that paper. cross_arch: a table of artifacts against
+networks, all trained by --training. Only what the artifact holds is used: its images, labels and preprocessing.
 """
 
 from typing import NamedTuple
 
 import jax
+import numpy as np
 from absl import flags
 from absl.flags import FLAGS
 
 from experiments import build, cli, report, tables
 from kipjax import checks, data, kernels, models
-from kipjax.evaluation import PROTOCOLS, Result, Task, cross_arch, krr, protocols, train, transfer
+from kipjax.evaluation import PROTOCOLS, Result, Task, cross_arch, krr, neighbours, protocols, train, transfer, unrolled
 from kipjax.io import artifact as artifacts
 from kipjax.io import log
 
@@ -93,6 +94,10 @@ def main() -> None:
 
 def _score(made, task):
     options = {"key": jax.random.key(FLAGS.seed), "seeds": FLAGS.seeds, "block_size": FLAGS.block_size}
+    if FLAGS.protocol == "neighbours":
+        return neighbours.evaluate(made.distilled, task, key=options["key"], seeds=FLAGS.seeds)
+    if FLAGS.protocol == "unrolled":
+        return _score_unrolled(made, task, options)
     return (_score_networks if _training() else _score_kernels)(made, task, options)
 
 
@@ -109,6 +114,24 @@ def _score_networks(made, task, options):
         parallel=FLAGS.parallel,
         **options,
     )
+
+
+def _score_unrolled(made, task, options):
+    """By the network that the artifact names, or by --arch, started afresh."""
+    steps = made.meta.get("config", {}).get("method", {}).get("inner_steps")
+    checks.require(steps is not None, "--protocol", "unrolled is for sets that were distilled through a training")
+    own = dict(made.meta.get("model", {}))
+    chosen = {name: _network(name, protocols.NAMED["ld"], task) for name in FLAGS.arch or ()}
+    if not chosen:
+        options_of = {k: v for k, v in own.items() if k != "name" and not (k == "depth" and v == 0)}
+        chosen = {own["name"]: models.get(own["name"], num_classes=task.num_classes, **options_of)}
+    momentum = np.asarray(made.meta.get("momentum", 0.0), np.float32)
+    options["momentum"] = momentum if momentum.any() else 0.0
+    return [
+        result
+        for name, model in chosen.items()
+        for result in unrolled.evaluate(made.distilled, task, model, inner_steps=steps, name=name, **options)
+    ]
 
 
 def _score_kernels(made, task, options):

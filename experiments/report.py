@@ -9,9 +9,10 @@ import numpy as np
 
 from experiments import build
 from kipjax import checks, data, kernels
-from kipjax.evaluation import Result, krr, metrics, protocols, train
+from kipjax.evaluation import Result, krr, metrics, protocols, train, unrolled
 from kipjax.io import artifact as artifacts
 from kipjax.io import log, plots
+from kipjax.methods import dd, gtn, ld, tdd
 
 __all__ = [
     "artifact",
@@ -51,8 +52,15 @@ def artifact(config, experiment: build.Experiment, state, seed: int) -> artifact
 def _through(config, state):
     """What the set was distilled through: a kernel or a network."""
     if build.trains_networks(config):
-        return {"model": config.model.to_dict()}
+        return {"model": config.model.to_dict(), **_training(state)}
     return {"kernel": build.kernel_spec(config, getattr(state, "kernel_params", None))}
+
+
+def _training(state):
+    """What a training on the set needs to know besides its step sizes."""
+    if hasattr(state, "watch"):
+        return {"training_steps": max(1, int(ld.training_steps(state.watch)))}
+    return {"momentum": np.asarray(gtn.momenta(state)).tolist()} if hasattr(state, "blank") else {}
 
 
 def fingerprint(dataset: data.Dataset) -> str:
@@ -80,7 +88,7 @@ def evaluate(config, experiment: build.Experiment, made: artifacts.Artifact) -> 
     """Test results of the set and of random subsets of its size: by its own kernel, or by networks trained on them."""
     key = jax.random.key(made.meta["seed"] + 1)
     if build.trains_networks(config):
-        return _trained(config, experiment, made.distilled, key=key, **_seeds(config))
+        return _trained(config, experiment, made.distilled, made.meta, key=key, **_seeds(config))
     return _by_kernel(made.meta["kernel"], config, experiment, made, key)
 
 
@@ -93,8 +101,9 @@ def check(config, experiment: build.Experiment) -> None:
     for spec in config.evaluation.kernels:
         test_kernel(build.kernel_arguments(spec))
     if build.trains_networks(config):
-        _network(config, experiment.task)
-        protocols.for_task(config.evaluation.protocol, experiment.task, len(experiment.start.x))
+        if config.evaluation.protocol != "unrolled":
+            _network(config, experiment.task)
+            protocols.for_task(config.evaluation.protocol, experiment.task, len(experiment.start.x))
         checks.whole("config.evaluation", "subset_seeds", config.evaluation.subset_seeds, 0)
 
 
@@ -116,12 +125,37 @@ def _by_kernel(spec, config, experiment, made, key):
     return krr.evaluate(made.distilled, experiment.task, kernel_fn, model=name, key=key, **_kernel_options(config))
 
 
-def _trained(config, experiment, made, **options):
-    evaluation, model = config.evaluation, _network(config, experiment.task)
+def _trained(config, experiment, made, meta, **options):
+    evaluation = config.evaluation
+    if evaluation.protocol == "unrolled":
+        return _unrolled(config, experiment, made, meta, **options)
+    model = _network(config, experiment.task)
     flip = bool(config.method.get("flip", False))
-    return train.evaluate(
-        made, experiment.task, model, protocol=evaluation.protocol, name=evaluation.arch, flip=flip, **options
-    )
+    protocol = _with_steps(protocols.for_task(evaluation.protocol, experiment.task, len(made.x)), config, meta)
+    return train.evaluate(made, experiment.task, model, protocol=protocol, name=evaluation.arch, flip=flip, **options)
+
+
+def _with_steps(protocol, config, meta):
+    """A protocol with the number of steps that belongs to a set, if it has its own."""
+    if "training_steps" not in meta:
+        return protocol
+    return protocol._replace(steps=meta["training_steps"], batch_size=config.method.batch_size)
+
+
+def _unrolled(config, experiment, made, meta, **options):
+    """As the set was unrolled; on the fixed networks that it was made for, or on others of their kind."""
+    method, model, some = config.method, build.network(config, experiment.task), None
+    if config.pretrain.name:
+        held_out = config.pretrain.networks > method.networks
+        some = build.pretrained(config, experiment.task, jax.random.key(config.seed + held_out))
+    elif method.get("start") == "fixed":
+        key = jax.random.split(jax.random.key(config.seed))[1]  # that of the run's init
+        some = jax.jit(lambda k: dd.starts(k, model, experiment.start.x, method.networks))(key)
+    momentum = np.asarray(meta.get("momentum", 0.0), np.float32)
+    return unrolled.evaluate(
+        made, experiment.task, model, inner_steps=method.inner_steps, name=config.model.name, networks=some,
+        momentum=momentum if momentum.any() else 0.0, **options,
+    )  # fmt: skip
 
 
 def _seeds(config):
@@ -137,7 +171,7 @@ def test_accuracy(config, experiment: build.Experiment, state) -> float:
     """Test accuracy in 0..1 on the way; reported, never used."""
     made, task = experiment.method.distilled(state), experiment.task
     if build.trains_networks(config):
-        return _trained(config, experiment, made, seeds=1, subset_seeds=0)[0].accuracies[0]
+        return _trained(config, experiment, made, _training(state), seeds=1, subset_seeds=0)[0].accuracies[0]
     _, kernel_fn = test_kernel(build.kernel_spec(config, getattr(state, "kernel_params", None)))
     options = {name: v for name, v in _kernel_options(config).items() if name not in ("seeds", "full_size")}
     return krr.score(kernel_fn, made, task.x_test, task.test_labels, **options).accuracy
@@ -153,11 +187,13 @@ def as_dict(result: Result) -> dict:
     }
 
 
-def _protocol(config, experiment, size):
+def _protocol(config, experiment, size, meta):
     """How the set is scored, in words."""
     if not build.trains_networks(config):
         return "kernel ridge regression"
-    protocol = protocols.for_task(config.evaluation.protocol, experiment.task, size)
+    if config.evaluation.protocol == "unrolled":
+        return "networks trained as the set was unrolled"
+    protocol = _with_steps(protocols.for_task(config.evaluation.protocol, experiment.task, size), config, meta)
     return f"networks trained by {protocols.describe(protocol, size)}"
 
 
@@ -191,8 +227,10 @@ def write(
         for one, start, name in zip(made, experiment.starts, names)
         for p in _pictures(workdir, one, start, experiment, name)
     ]
+    if config.data.name.startswith("text:"):
+        pictures += [_sentences(workdir, one, config, name) for one, name in zip(made, names)]
     results = pooled([evaluate(config, experiment, one) for one in made])
-    by = _protocol(config, experiment, len(made[0].distilled.x))
+    by = _protocol(config, experiment, len(made[0].distilled.x), made[0].meta)
     besides = pooled([by_kernels(config, experiment, one) for one in made])
     log.write_json(
         os.path.join(workdir, "summary.json"),
@@ -228,6 +266,19 @@ def pooled(results: list[list[Result]]) -> list[Result]:
 def _names(made):
     """What is added to the names of files: nothing for one seed."""
     return [""] if len(made) == 1 else [f"_seed{one.meta['seed']}" for one in made]
+
+
+def _sentences(workdir, made, config, suffix):
+    """``sentences.txt``: each distilled sentence by its nearest words, after its label."""
+    dataset, vectors = data.text.load(config.data.name, config.data.data_dir or None)
+    pixels = data.preprocess.to_pixels(made.preprocess, made.distilled.x)
+    found = tdd.sentences(made.distilled._replace(x=pixels), vectors)
+    names = dataset.class_names
+    lines = [", ".join(f"{n} {v:.2f}" for n, v in zip(names, s.label)) + "\t" + s.words for s in found]
+    path = os.path.join(workdir, f"sentences{suffix}.txt")
+    with open(path, "w") as file:
+        file.write("\n".join(lines) + "\n")
+    return path
 
 
 def _pictures(workdir, made, start, experiment, suffix):

@@ -80,6 +80,7 @@ def load(name: str, *, data_dir: str | os.PathLike | None = None, image_size: in
         a key of ``KNOWN``: ``digits`` is embedded; the others are looked for in ``data_dir/NAME``, ``data_dir``,
           ``$KIPJAX_DATA_DIR/NAME``, ``~/.cache/kipjax/NAME`` and where Debian installs them (IDX files or CIFAR's
           binary version), then in TFDS;
+        ``text:sentiment:LENGTHxDIMENSION``, ``text:domain:LENGTHxDIMENSION``: as ``data.text.load``;
         ``tfds:NAME``: TFDS, prepared in ``data_dir`` (or TFDS's own folder) or downloaded;
         a path: an ``.npz`` with x_train, y_train, x_test, y_test; a folder of IDX or CIFAR binary files; a folder
           with ``train/CLASS/`` and ``test/CLASS/`` (or ``val/CLASS/``) images.
@@ -99,6 +100,10 @@ def load(name: str, *, data_dir: str | os.PathLike | None = None, image_size: in
     checks.whole("data.load", "image_size", image_size, 0)
     if name == "digits":
         dataset = _digits()
+    elif name.startswith("text:"):
+        from kipjax.data import text
+
+        dataset = text.load(name, data_dir)[0]
     elif name.startswith("tfds:"):
         dataset = _from_tfds(name.removeprefix("tfds:"), data_dir, image_size)
     elif name in KNOWN:

@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable
 
-from kipjax.evaluation import cross_arch, krr, metrics, protocols, train, transfer
+from kipjax.evaluation import cross_arch, flexibility, krr, metrics, neighbours, protocols, train, transfer, unrolled
 from kipjax.evaluation.result import Approximation, Result, Task
 
 __all__ = [
@@ -12,11 +12,14 @@ __all__ = [
     "Result",
     "Task",
     "cross_arch",
+    "flexibility",
     "krr",
     "metrics",
+    "neighbours",
     "protocols",
     "train",
     "transfer",
+    "unrolled",
 ]
 
 PROTOCOLS: dict[str, Callable[..., list[Result]]] = {
@@ -24,6 +27,8 @@ PROTOCOLS: dict[str, Callable[..., list[Result]]] = {
     "worth": krr.curve,
     "kernel_transfer": transfer.evaluate,
     "cross_arch": cross_arch.evaluate,
+    "unrolled": unrolled.evaluate,
+    "neighbours": neighbours.evaluate,
     **{name: functools.partial(train.evaluate, protocol=name) for name in protocols.NAMED},
 }
 """``PROTOCOLS[name](distilled, task, kernel or kernels or model or models, *, key, seeds, ...) -> [Result, ...]``."""

@@ -1,5 +1,6 @@
 """The protocols with which the papers train networks on their sets: every number, by name and version.
 
+``ld``: arXiv:2006.08572, of which every set has its own number of steps;
 ``rcig``, ``rcig_aug``: arXiv:2302.06755, appendix; ``frepo``: arXiv:2206.00719; ``rfad``: arXiv:2210.12067; ``dc``:
 arXiv:2006.05929; ``dsa``: arXiv:2102.08259; ``dm``: arXiv:2110.04181; ``mtt``: arXiv:2203.11932. What the papers leave
 open is as in their programs, except for two slips of RCIG's: without augmentation it takes 2500 and 5000 steps for the
@@ -129,6 +130,9 @@ _DC = Protocol(
     weight_decay=5e-4,
     augment_style="dc",
 )
+_LD = Protocol(
+    "ld", model="lenet", steps=300, batch_size=50, optimizer="adam", learning_rate=1e-3, loss="soft_cross_entropy"
+)
 _LONG = {"epochs": 1001, "drop_epoch": 502}  # of DC and those after it, wherever they augment
 _DSA = _DC._replace(name="dsa", augment=("color_crop_cutout_flip_scale_rotate",) * 2, augment_style="dsa", **_LONG)
 
@@ -139,6 +143,7 @@ NAMED: dict[str, Protocol] = {
     ),
     "frepo": _FREPO,
     "rfad": _RFAD,
+    "ld": _LD,
     "dc": _DC,
     "dc_batch_norm": _DC._replace(name="dc_batch_norm", model="dc_convnet:batch", augment=("crop_noise",) * 2, **_LONG),
     "dsa": _DSA,

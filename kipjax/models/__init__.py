@@ -21,6 +21,8 @@ if TYPE_CHECKING:
         norms,
         registry,
         resnet,
+        teaching,
+        text,
     )
     from kipjax.models.convnet import depth_for
     from kipjax.models.registry import get, names
@@ -39,6 +41,8 @@ __all__ = [
     "norms",
     "registry",
     "resnet",
+    "teaching",
+    "text",
 ]
 
 _HOME = {"get": "registry", "names": "registry", "depth_for": "convnet"}

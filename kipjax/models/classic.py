@@ -5,12 +5,13 @@ the first convolution, which makes 28x28 as large as 32x32 to the rest of the ne
 """
 
 import jax
+import jax.numpy as jnp
 
 from kipjax import checks
 from kipjax.models import layers
 from kipjax.models.classifier import Classifier
 
-__all__ = ["MLP", "VGG11", "AlexNet", "LeNet"]
+__all__ = ["MLP", "VGG11", "AlexCifar", "AlexNet", "LeNet"]
 
 
 class MLP(Classifier):
@@ -76,6 +77,32 @@ class AlexNet(Classifier):
             x = self._conv(x, width, f"conv{i}", kernel_size=size, padding=padding)
             x = layers.pool(self._act(self._norm(x, train, f"norm{i}")), pool)
         return x
+
+
+class AlexCifar(Classifier):
+    """Two 5x5 convolutions of 64 filters with max pooling and local response normalisation, dense layers 384 and 192.
+
+    References:
+      Krizhevsky's network for CIFAR-10, as the program of dataset distillation (arXiv:1811.10959) has it.
+    """
+
+    initial: str = "xavier"
+
+    def body(self, x: jax.Array, train: bool) -> jax.Array:
+        """``[n, h, w, c] -> [n, 192]``."""
+        x = _response_norm(layers.max_pool3(self._act(self._conv(x, 64, "conv0", kernel_size=5, padding=2))))
+        x = layers.max_pool3(_response_norm(self._act(self._conv(x, 64, "conv1", kernel_size=5, padding=2))))
+        x = x.reshape(x.shape[0], -1)
+        for i, width in enumerate((384, 192)):
+            x = self._act(self._dense(x, width, f"dense{i}"))
+        return x
+
+
+def _response_norm(x):
+    """``x / (1 + alpha / 4 sum x_j^2)^0.75`` over the channels ``c - 2 .. c + 1``, ``alpha = 0.001 / 9``."""
+    squares = jnp.pad(x**2, ((0, 0), (0, 0), (0, 0), (2, 1)))
+    total = sum(squares[..., i : i + x.shape[-1]] for i in range(4))
+    return x / (1 + 0.001 / 9 / 4 * total) ** 0.75
 
 
 class VGG11(Classifier):

@@ -5,6 +5,7 @@ CPU that convolution runs about twenty times slower inside a loop (scan, while) 
 the patches of a few images at a time as shifted slices and multiplies them with the kernel.
 """
 
+import functools
 import math
 
 import jax
@@ -16,7 +17,7 @@ from kipjax import checks
 from kipjax.core import sharding
 from kipjax.models.initializers import INITS
 
-__all__ = ["LOWERINGS", "POOLS", "Conv", "convolve", "dense", "pool"]
+__all__ = ["LOWERINGS", "POOLS", "Conv", "convolve", "dense", "max_pool3", "pool"]
 
 LOWERINGS = (None, "patches", "conv")
 POOLS = ("avg", "max", "none")
@@ -175,6 +176,18 @@ def pool(x: jax.Array, kind: str = "avg") -> jax.Array:
         return jnp.mean(x, axis=(2, 4))
     top, bottom = (jnp.maximum(x[:, :, row, :, 0], x[:, :, row, :, 1]) for row in (0, 1))
     return jnp.maximum(top, bottom)
+
+
+def max_pool3(x: jax.Array) -> jax.Array:
+    """Maximum of overlapping 3x3 squares with stride 2 and one pixel of padding: ``[n, h, w, c] -> [n, oh, ow, c]``.
+
+    ``oh = (h + 1) // 2``. Like ``pool`` it compares slices, for XLA's windowed reduction is slow inside scan on CPU.
+    """
+    h, w = x.shape[1:3]
+    rows, columns = (h + 1) // 2, (w + 1) // 2
+    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-jnp.inf)
+    x = functools.reduce(jnp.maximum, (x[:, a : a + 2 * rows - 1 : 2] for a in range(3)))
+    return functools.reduce(jnp.maximum, (x[:, :, b : b + 2 * columns - 1 : 2] for b in range(3)))
 
 
 def dense(features: int, fan_in: int, *, initial: str, name: str) -> nn.Dense:

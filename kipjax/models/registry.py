@@ -4,10 +4,12 @@ import dataclasses
 from typing import Any
 
 from kipjax.checks import InputError, require
-from kipjax.models.classic import MLP, VGG11, AlexNet, LeNet
+from kipjax.models.classic import MLP, VGG11, AlexCifar, AlexNet, LeNet
 from kipjax.models.classifier import Classifier
 from kipjax.models.convnet import ConvNet
 from kipjax.models.resnet import ResNet18, WideResNet
+from kipjax.models.teaching import Learner
+from kipjax.models.text import Recurrent, TextConvNet
 
 __all__ = ["get", "names"]
 
@@ -23,10 +25,16 @@ _NETWORKS: dict[str, tuple[type[Classifier], dict[str, Any]]] = {
     "mlp": (MLP, {}),
     "lenet": (LeNet, {}),
     "alexnet": (AlexNet, {}),
+    "alex_cifar": (AlexCifar, {}),
     "vgg11": (VGG11, {}),
     "resnet18": (ResNet18, {}),
     "resnet18_ap": (ResNet18, {"downsample": "pool"}),
     "wide_resnet": (WideResNet, {}),
+    "gtn": (Learner, {}),
+    "gtn_larger": (Learner, {"widths": (64, 128, 128, 256, 256), "strides": (1, 2, 1, 2, 1), "hidden": 0}),
+    "text_convnet": (TextConvNet, {}),
+    "bi_rnn": (Recurrent, {}),
+    "bi_lstm": (Recurrent, {"cell": "lstm"}),
 }
 
 

@@ -35,3 +35,17 @@ def cifar_folder(tmp_path_factory):
         rows = np.concatenate([labels[:, None], images.transpose(0, 3, 1, 2).reshape(n, -1)], axis=1)
         (folder / f"{name}.bin").write_bytes(rows.tobytes())
     return str(folder)
+
+
+@pytest.fixture(scope="session")
+def text_folder(tmp_path_factory):
+    """Two files of rated sentences, whose mood and origin show in their words."""
+    folder, rng = tmp_path_factory.mktemp("text"), np.random.default_rng(0)
+    for name in ("films", "news"):
+        lines = []
+        for i in range(60):
+            mood = ("bad", "good")[i % 2]
+            words = rng.choice([f"{name}{j}" for j in range(5)] + [f"{mood}{j}" for j in range(5)], 9)
+            lines.append(f"{i}\t{(i % 2) - 0.5}\t{' '.join(words)}")
+        (folder / f"{name}_rated.txt").write_text("\n".join(lines) + "\n")
+    return str(folder)

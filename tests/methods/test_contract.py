@@ -34,6 +34,7 @@ STEPS = {"inner_steps": 3, "hessian_steps": 3, "inner_step_size": 1e-3, "hessian
 GENTLE = {"learning_rate": 1.0, "curriculum_steps": 2}
 POOL = {"pool_size": 2, "pool_steps": 2}
 VALIDATION = {"validation": Batch(jnp.ones((3, 4, 4, 1)), jnp.eye(3)), "validate_every": 2, "validation_networks": 2}
+GTN = {"inner_steps": 2, "latent_size": 3, "hidden": 4, "filters": 2}
 CASES = {
     "template": (basic.rbf, {}),
     "kip": (basic.rbf, {}),
@@ -62,6 +63,14 @@ CASES = {
     "dsa": (lambda: networks.Small(K, norm=True), {"strategy": "flip_crop", "outer": 2, "inner": 1}),
     "dm": (net, {"strategy": "flip_crop"}),
     "mtt": (net, {"steps": 3, "batch_size": 4, "max_start_epoch": 2, "strategy": "flip", **GENTLE}),
+    "dd": (net, {"inner_steps": 2, "epochs": 2}),
+    "dd, fixed networks": (net, {"inner_steps": 3, "start": "fixed", "networks": 2, "segment": 2, "halve_every": 1}),
+    "sldd": (net, {"inner_steps": 1, "label_form": "softmax"}),
+    "ld": (net, {"batch_size": 4, "window": 2}),
+    "ld, second order": (net, {"form": "second_order", "window": 2}),
+    "tdd": (net, {"inner_steps": 2, "epochs": 1, "segment": "sqrt"}),
+    "gtn": (net, GTN),
+    "gtn, shuffled": (net, {**GTN, "curriculum": "all_shuffled", "every": 0, "learn_labels": True, "segment": 0}),
     "frepo": (net, {"pool_size": 2, "reg": 1e-2}),  # at 1e-6, float32 features of rank 5 have no steady gradient
     "rfad": (net, {"networks": 2, "learn_labels": True}),
     "rfad, validated": (net, {"networks": 2, **VALIDATION}),
@@ -85,7 +94,16 @@ def trajectory(key, model):
 BATCHES = {"dc": by_class, "dsa": by_class, "dm": by_class, "mtt": trajectory}
 
 # What takes long outside jit, operation by operation, and has a sibling that runs there.
-LONG = {"dsa", "vig", "cig", "rcig, conjugate gradients", "rcig, adam", "rcig, a part of the images"}
+LONG = {
+    "dsa",
+    "vig",
+    "cig",
+    "rcig, conjugate gradients",
+    "rcig, adam",
+    "rcig, a part of the images",
+    "dd, fixed networks",
+    "sldd",
+}
 # Entries whose gradient is zero but for rounding move by the learning rate either way under LAMB.
 TOLERANCE = {"frepo": 2e-3}
 

@@ -18,3 +18,15 @@ class Small(nn.Module):
         h = jnp.tanh(nn.Dense(5, param_dtype=x.dtype)(jnp.tanh(h)))
         logits = nn.Dense(self.num_classes, name="head", param_dtype=x.dtype)(h)
         return (logits, h) if features else logits
+
+
+class Linear(nn.Module):
+    """One linear layer without a bias, in the precision of its input."""
+
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, x, *, train=False, features=False):
+        h = x.reshape(x.shape[0], -1)
+        logits = nn.Dense(self.num_classes, name="head", use_bias=False, param_dtype=x.dtype)(h)
+        return (logits, h) if features else logits

@@ -1,0 +1,25 @@
+"""GTN on CIFAR-10, 128 batches of 130 images. Not run here.
+
+python -m experiments.distill --config=configs/gtn/cifar10.py --workdir=runs/gtn_cifar10
+
+The program's setting (arXiv:1912.07768) without its crops and mirror images, batches of 130 for 128; a loss of 256 real
+images every 16 steps. Variants as for ``configs/gtn/mnist.py``.
+"""
+
+from configs import common
+from configs.gtn import mnist
+
+
+def get_config(variant: str = ""):
+    config = mnist.get_config()
+    config.data.name = "cifar10"
+    config.data.preprocess = {"kind": "fixed", "constants": "cifar10"}
+    config.model = {"name": "gtn_larger", "weight_norm": True}
+    config.method.update(inner_steps=128, every=16, learning_rate=0.004, b2=0.9, eps=1e-5)
+    config.init.ipc, config.batch.size = 13 * 128, 8 * 256
+    return common.by_variant(config, variant, mnist.VARIANTS | {"cpu": cpu})
+
+
+def cpu(config):
+    mnist.cpu(config)
+    config.model = {"name": "gtn", "widths": (8, 16), "hidden": 32, "weight_norm": True}

@@ -1,0 +1,18 @@
+"""GTN on the embedded digits, the setting of MNIST. The paper has no such row. Not run here.
+
+python -m experiments.distill --config=configs/gtn/digits.py:cpu --workdir=runs/gtn_digits
+python -m experiments.distill --config=configs/gtn/digits.py:noise_cpu --workdir=runs/gtn_digits_noise
+
+Variants as for ``configs/gtn/mnist.py``.
+"""
+
+from configs import common
+from configs.gtn import mnist
+
+
+def get_config(variant: str = ""):
+    config = mnist.get_config()
+    config.data.name = "digits"
+    config.data.preprocess = {"kind": "standardize"}
+    config.batch.size = 32 * 16
+    return common.by_variant(config, variant, mnist.VARIANTS)

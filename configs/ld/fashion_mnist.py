@@ -1,0 +1,26 @@
+"""LD on Fashion-MNIST, the setting of MNIST. The paper has no such row. Not run here.
+
+python -m experiments.distill --config=configs/ld/fashion_mnist.py:cpu --workdir=runs/ld_fashion
+python -m experiments.distill --config=configs/ld/fashion_mnist.py:cross_cpu --workdir=runs/ld_fashion_cross
+
+Variants as for ``configs/ld/mnist.py``, but ``cross``, and ``cross_cpu``, take images of the embedded digits.
+"""
+
+from configs import common
+from configs.ld import mnist
+
+
+def get_config(variant: str = ""):
+    config = mnist.get_config()
+    config.data.name = "fashion_mnist"
+    config.data.preprocess = {"kind": "standardize"}
+    return common.by_variant(config, variant, mnist.VARIANTS | {"cross": cross, "cross_cpu": cross_cpu})
+
+
+def cross(config):
+    config.init.base = "digits"
+
+
+def cross_cpu(config):
+    cross(config)
+    mnist.cpu(config)

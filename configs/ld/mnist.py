@@ -1,0 +1,65 @@
+"""LD on MNIST, ridge form, LeNet, 100 images. Paper: 87.9 % (second order 87.3 %), true labels 82.1 %. Not run here.
+
+python -m experiments.distill --config=configs/ld/mnist.py --workdir=runs/ld_mnist
+python -m experiments.distill --config=configs/ld/mnist.py:second_order --workdir=runs/ld_mnist_second_order
+python -m experiments.distill --config=configs/ld/mnist.py:cross --workdir=runs/ld_mnist_cross
+
+The paper's setting (arXiv:2006.08572): 400 epochs of 49 batches of 1024, parts of 50 images. ``true_labels`` is its
+baseline, ``cross`` has images of KMNIST instead (the paper: EMNIST). Variant ``cpu``: batches of 256, 2000 steps.
+"""
+
+from configs import common
+
+
+def get_config(variant: str = ""):
+    config = common.networks("ld")
+    config.data.name = "mnist"
+    config.data.preprocess = {"kind": "fixed", "constants": "mnist"}
+    config.model = {"name": "lenet", "initial": "torch"}
+    config.init.update(ipc=10, centered=False)
+    config.batch.size, config.steps = 1024, 400 * 49
+    config.log_every, config.checkpoint_every = 100, 1000
+    config.evaluation.update(protocol="ld", arch="lenet", seeds=20, subset_seeds=20)
+    return common.by_variant(config, variant, VARIANTS)
+
+
+def second_order(config):
+    config.method.form = "second_order"
+
+
+def true_labels(config):
+    config.method.learn_labels = False
+
+
+def cross(config):
+    config.init.base = "kmnist"
+
+
+def cpu(config):
+    config.batch.size, config.steps = 256, 2000
+
+
+def second_order_cpu(config):
+    second_order(config)
+    cpu(config)
+
+
+def true_labels_cpu(config):
+    true_labels(config)
+    cpu(config)
+
+
+def tiny(config):
+    common.tiny_unrolled(config)
+    config.evaluation.arch = "convnet"
+
+
+VARIANTS = {
+    "second_order": second_order,
+    "true_labels": true_labels,
+    "cross": cross,
+    "cpu": cpu,
+    "second_order_cpu": second_order_cpu,
+    "true_labels_cpu": true_labels_cpu,
+    "tiny": tiny,
+}

@@ -1,0 +1,16 @@
+"""SLDD on the embedded digits with a small ConvNet. Not run here.
+
+python -m experiments.distill --config=configs/sldd/digits.py --workdir=runs/sldd_digits
+
+Variants as for ``configs/dd/digits.py``.
+"""
+
+from configs import common
+from configs.dd import digits
+
+
+def get_config(variant: str = ""):
+    config = digits.get_config()
+    config.method = common.method("sldd", inner_steps=1, epochs=5, halve_every=1000)
+    variants = {"fixed": digits.fixed, "cpu": digits.cpu, "fixed_cpu": digits.fixed_cpu, "tiny": common.tiny_unrolled}
+    return common.by_variant(config, variant, variants)

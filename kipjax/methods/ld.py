@@ -1,0 +1,343 @@
+"""Label distillation: labels learned for real images that stay as they are, possibly of another data set.
+
+Paper: Bohdal, Yang, Hospedales, "Flexible Dataset Distillation: Learn Labels Instead of Images", arXiv:2006.08572.
+
+Labels and a network are updated in turn, so one training step, and no long unroll, lies between them. With a random
+part ``(x_b, y_b)`` of the set, ``SCE`` the soft cross-entropy and ``CE`` that of a real batch:
+
+- Second order: ``theta' = theta - a grad_theta SCE(f_theta(x_b), y_b)``; the labels descend ``CE(f_theta'(x), y)``;
+  then ``theta`` takes an Adam step on ``SCE`` at the labels *before* their update.
+- Ridge regression, first order: with features ``Phi = [phi_theta(x_b), 1]``::
+
+      W_l = Phi^T (Phi Phi^T + lambda I)^-1 y_b,    W = (1 - alpha) stop(W_previous) + alpha W_l
+
+  the labels descend ``CE(s [phi_theta(x), 1] W, y)`` through ``W_l``, the pseudo-gradient; then ``theta`` takes an Adam
+  step on ``SCE(s Phi W, y_b)`` at the *new* labels, with ``W`` as a function of ``theta``, and so does the scale ``s``.
+
+After each update labels are clipped to [0, 1] and each row divided by its sum. When the error on real batches has
+stopped falling the network overfits: it is replaced by a fresh one (``W = 0``, ``s = 1``), the labels stay, and the
+number of steps to the best window is remembered: so many steps a network should be trained on the set.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from jax import lax
+
+from kipjax import checks
+from kipjax.core import krr, labels, losses
+from kipjax.data import draw
+from kipjax.models import network
+from kipjax.types import Batch, Distilled, Method, PyTree
+
+__all__ = [
+    "FORMS",
+    "Info",
+    "Learner",
+    "State",
+    "Watch",
+    "make",
+    "normalised",
+    "patience_for",
+    "ridge_weights",
+    "second_order_loss",
+    "training_steps",
+    "watch",
+    "watched",
+]
+
+FORMS = ("ridge", "second_order")
+_REMEMBERED = 3
+
+
+class Watch(NamedTuple):
+    """Detects overfitting from the errors of real batches.
+
+    ``errors [window]``, the last ones; ``lowest []`` sum of a window since the last reset; ``waited []`` steps since
+    then; ``steps []`` since the last reset; ``lengths [3]``, the last steps to the best window, and ``resets []``.
+    """
+
+    errors: jax.Array
+    lowest: jax.Array
+    waited: jax.Array
+    steps: jax.Array
+    lengths: jax.Array
+    resets: jax.Array
+
+
+class Learner(NamedTuple):
+    """The network: ``variables``, its ``opt_state``; ridge weights ``w [p + 1, k]``, scale ``s []`` and its state."""
+
+    variables: PyTree
+    opt_state: optax.OptState
+    w: jax.Array
+    scale: jax.Array
+    scale_state: optax.OptState
+
+
+class State(NamedTuple):
+    """Base images ``x [m, ...]``, labels ``y [m, k]``, their optimizer state, the network, and the watch over it."""
+
+    x: jax.Array
+    y: jax.Array
+    opt_state: optax.OptState
+    learner: Learner
+    watch: Watch
+
+
+class Info(NamedTuple):
+    """On the real batch: ``loss []`` and ``accuracy []`` in 0..1; ``inner_loss []`` of the network; ``resets []`` so
+    far, and ``training_steps []`` as the function says."""
+
+    loss: jax.Array
+    accuracy: jax.Array
+    inner_loss: jax.Array
+    resets: jax.Array
+    training_steps: jax.Array
+
+
+def normalised(y: jax.Array) -> jax.Array:
+    """``y [m, k]`` clipped to [0, 1], each row divided by its sum; a row of zeros becomes uniform."""
+    y = jnp.clip(y, 0.0, 1.0)
+    total = jnp.sum(y, axis=1, keepdims=True)
+    return jnp.where(total > 0, y / jnp.where(total > 0, total, 1.0), 1.0 / y.shape[1])
+
+
+def ridge_weights(h: jax.Array, y: jax.Array, *, reg: float | jax.Array = 1.0) -> jax.Array:
+    """``Phi^T (Phi Phi^T + reg I)^-1 y`` with ``Phi = [h, 1]``: the ridge classifier of a few examples.
+
+    Args:
+      h: ``[n, p]`` features.
+      y: ``[n, k]`` targets.
+      reg: absolute ridge, above 0; the bias is regularised too.
+
+    Returns:
+      ``[p + 1, k]``, the bias in the last row.
+
+    References:
+      arXiv:2006.08572, equation (3).
+    """
+    checks.same_length("ld.ridge_weights", "h", h, "y", y)
+    checks.at_least("ld.ridge_weights", "reg", reg, 0.0, strict=True)
+    phi = _with_one(h)
+    return phi.T @ krr.alpha(phi @ phi.T, y, reg=reg, reg_unit="absolute", solve_dtype=None)
+
+
+def second_order_loss(
+    model: nn.Module, variables: PyTree, x_b: jax.Array, y_b: jax.Array, batch: Batch, *, inner_step_size: float = 0.01
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array, PyTree]]:
+    """The loss of real examples after one training step on a part of the set.
+
+    Args:
+      model: flax module.
+      variables: where the step starts.
+      x_b: ``[n, ...]`` base images.
+      y_b: ``[n, k]`` their labels, which the gradient is meant for.
+      batch: real examples, ``y [b]`` integer classes.
+      inner_step_size: ``a``.
+
+    Returns:
+      ``(loss [], (accuracy [], inner loss [], its gradient like the parameters))``.
+
+    References:
+      arXiv:2006.08572, algorithm 1.
+    """
+
+    def inner(params):
+        return losses.cross_entropy(_forward(model, {**variables, "params": params}, x_b)[0], y_b)
+
+    value, gradient = jax.value_and_grad(inner)(variables["params"])
+    params = jax.tree.map(lambda p, g: p - inner_step_size * g, variables["params"], gradient)
+    logits = _forward(model, {**variables, "params": params}, batch.x)[0]
+    return losses.cross_entropy(logits, batch.y), (losses.accuracy(logits, batch.y), value, gradient)
+
+
+def patience_for(size: int, num_classes: int) -> int:
+    """The paper's window of errors for a set of ``size`` images: 100 for many classes, else 200 from 101 images, 50."""
+    return 100 if num_classes > 40 else 200 if size > 100 else 50
+
+
+def watch(window: int, dtype: Any = jnp.float32) -> Watch:
+    """The start of watching, with windows of that many steps."""
+    checks.whole("ld.watch", "window", window)
+    zero = jnp.zeros((), jnp.int32)
+    lengths = jnp.zeros(_REMEMBERED, jnp.int32)
+    return Watch(jnp.zeros(window, dtype), jnp.asarray(jnp.inf, dtype), zero, zero, lengths, zero)
+
+
+def watched(at: Watch, error: jax.Array) -> tuple[Watch, jax.Array]:
+    """The watch after one more ``error []``, and whether the network is to be replaced ``[]``.
+
+    From the first full window on, a sum of a window below all before is an improvement. After ``window + 1`` steps
+    without one the watch starts anew, and remembers at which step the best window ended.
+    """
+    window, steps = at.errors.shape[0], at.steps + 1
+    errors = jnp.roll(at.errors, -1).at[-1].set(error)
+    total = jnp.sum(errors)
+    better = (steps >= window) & (total < at.lowest)
+    idle = (steps > window) & ~better
+    over = idle & (at.waited >= window)
+    length = steps - at.waited - 1
+    lengths = jnp.where(over, jnp.roll(at.lengths, -1).at[-1].set(length), at.lengths)
+    going_on = Watch(
+        errors,
+        jnp.where(better, total, at.lowest),
+        jnp.where(better, 0, at.waited + idle),
+        steps,
+        lengths,
+        at.resets + over,
+    )
+    fresh = watch(window, at.errors.dtype)._replace(lengths=lengths, resets=at.resets + 1)
+    return jax.tree.map(lambda a, b: jnp.where(over, a, b), fresh, going_on), over
+
+
+def training_steps(at: Watch) -> jax.Array:
+    """Steps ``[]`` to train on the set: the mean of the last three steps to overfitting, or those so far if none."""
+    known = jnp.minimum(at.resets, _REMEMBERED)
+    mean = jnp.sum(at.lengths) // jnp.maximum(known, 1)
+    return jnp.where(known > 0, mean, at.steps)
+
+
+def make(
+    model: nn.Module,
+    *,
+    form: str = "ridge",
+    batch_size: int = 50,
+    learn_labels: bool = True,
+    learning_rate: float = 1e-3,
+    model_learning_rate: float = 1e-3,
+    scale_learning_rate: float = 1e-2,
+    inner_step_size: float = 0.01,
+    reg: float = 1.0,
+    alpha: float = 0.01,
+    window: int = 0,
+) -> Method:
+    """LD as a ``Method``.
+
+    Args:
+      model: network with features (``models.network``).
+      form: ``"ridge"`` or ``"second_order"``.
+      batch_size: images of the set in a step, at random without replacement; all of them if there are fewer.
+      learn_labels: false keeps those of the starting set: the baseline of true labels.
+      learning_rate: of Adam on the labels.
+      model_learning_rate, scale_learning_rate: of Adam on the network, and on ``s``.
+      inner_step_size: ``a`` of the second-order form.
+      reg, alpha: ``lambda``, absolute, and ``alpha`` of the ridge form.
+      window: steps in a window of errors, and of patience; 0 for ``patience_for``.
+
+    Returns:
+      The method. Of its starting set only the images and the number of classes count: labels start uniform. Its batches
+      are real examples ``x [b, ...]``, ``y [b, k]`` of the target task (the class is the largest entry; the paper:
+      1024). ``training_steps(state.watch)`` says how long to train on the result.
+
+    Raises:
+      InputError: a value is outside its range, or the model has no features.
+
+    References:
+      arXiv:2006.08572, algorithms 1 and 2.
+    """
+    where = "ld.make"
+    network.require_features(where, model)
+    checks.one_of(where, "form", form, FORMS)
+    checks.whole(where, "batch_size", batch_size)
+    checks.whole(where, "window", window, 0)
+    rates = {"learning_rate": learning_rate, "model_learning_rate": model_learning_rate}
+    rates |= {"scale_learning_rate": scale_learning_rate, "inner_step_size": inner_step_size, "reg": reg}
+    for name, value in rates.items():
+        checks.at_least(where, name, value, 0.0, strict=True)
+    checks.within(where, "alpha", alpha, 0.0, 1.0)
+    of_labels, of_model, of_scale = (optax.adam(r) for r in (learning_rate, model_learning_rate, scale_learning_rate))
+
+    def fresh(key, x, k):
+        variables = network.init(model, key, x)
+        width = variables["params"]["head"]["kernel"].shape[0]
+        scale = jnp.ones((), x.dtype)
+        return Learner(
+            variables,
+            of_model.init(variables["params"]),
+            jnp.zeros((width + 1, k), x.dtype),
+            scale,
+            of_scale.init(scale),
+        )
+
+    def init(key, distilled0):
+        checks.same_length(where, "x", distilled0.x, "y", distilled0.y)
+        x, y = (jnp.array(a, jnp.result_type(a, jnp.float32)) for a in distilled0[:2])  # copies: a state may be donated
+        m, k = y.shape
+        y = jnp.full_like(y, 1 / k) if learn_labels else y
+        errors = watch(window or patience_for(m, k), x.dtype)
+        return State(x, y, of_labels.init(y), fresh(key, x, k), errors)
+
+    def ridge_step(learner, y, opt_state, x_b, rows, batch):
+        def label_loss(y):
+            phi, h = (_with_one(_forward(model, learner.variables, x)[1]) for x in (batch.x, x_b))
+            local = ridge_weights(h[:, :-1], y[rows], reg=reg)
+            logits = learner.scale * (phi @ ((1 - alpha) * learner.w + alpha * local))
+            return losses.cross_entropy(logits, batch.y), losses.accuracy(logits, batch.y)
+
+        (loss, accuracy), gradient = jax.value_and_grad(label_loss, has_aux=True)(y)
+        new, opt_state = update(y, opt_state, gradient)
+
+        def feature_loss(params, scale):
+            _, h, statistics = _forward(model, {**learner.variables, "params": params}, x_b)
+            w = (1 - alpha) * learner.w + alpha * ridge_weights(h, y[rows], reg=reg)
+            return losses.cross_entropy(scale * (_with_one(h) @ w), new[rows]), (w, statistics)
+
+        at = (learner.variables["params"], learner.scale)
+        (inner, (w, statistics)), slopes = jax.value_and_grad(feature_loss, argnums=(0, 1), has_aux=True)(*at)
+        moved = trained(learner, statistics, slopes[0])
+        change, scale_state = of_scale.update(slopes[1], learner.scale_state)
+        moved = moved._replace(w=w, scale=learner.scale + change, scale_state=scale_state)
+        return new, opt_state, moved, (loss, accuracy, inner)
+
+    def second_order_step(learner, y, opt_state, x_b, rows, batch):
+        def label_loss(y):
+            return second_order_loss(
+                model, learner.variables, x_b, y[rows], batch, inner_step_size=inner_step_size
+            )  # fmt: skip
+
+        (loss, (accuracy, inner, slope)), gradient = jax.value_and_grad(label_loss, has_aux=True)(y)
+        new, opt_state = update(y, opt_state, gradient)
+        statistics = _forward(model, learner.variables, x_b)[2]
+        return new, opt_state, trained(learner, statistics, slope), (loss, accuracy, inner)
+
+    def update(y, opt_state, gradient):
+        if not learn_labels:
+            return y, opt_state
+        change, opt_state = of_labels.update(gradient, opt_state)
+        return normalised(y + change), opt_state
+
+    def trained(learner, statistics, gradient):
+        change, opt_state = of_model.update(gradient, learner.opt_state)
+        params = optax.apply_updates(learner.variables["params"], change)
+        return learner._replace(variables={**statistics, "params": params}, opt_state=opt_state)
+
+    def step(key, state, batch):
+        checks.same_classes(where, "the set's y", state.y, "batch.y", batch.y)
+        draw_key, fresh_key = jax.random.split(key)
+        m, k = state.y.shape
+        rows = draw.without_replacement(draw_key, min(batch_size, m), m)
+        take = ridge_step if form == "ridge" else second_order_step
+        real = Batch(batch.x, labels.classes(batch.y))
+        y, opt_state, learner, found = take(state.learner, state.y, state.opt_state, state.x[rows], rows, real)
+        loss, accuracy, inner = found
+        now, over = watched(state.watch, 1 - accuracy)
+        learner = lax.cond(over, lambda: fresh(fresh_key, state.x, k), lambda: learner)
+        info = Info(loss, accuracy, inner, now.resets, training_steps(now))
+        return State(state.x, y, opt_state, learner, now), info
+
+    return Method(init, step, lambda state: Distilled(state.x, state.y))
+
+
+def _with_one(h):
+    return jnp.concatenate([h, jnp.ones_like(h[:, :1])], axis=1)
+
+
+def _forward(model, variables, x):
+    """``(logits [n, k], features [n, p], statistics)`` in training mode."""
+    collections = [name for name in variables if name != "params"]
+    (logits, h), statistics = model.apply(variables, x, train=True, features=True, mutable=collections)
+    return logits, h, dict(statistics)

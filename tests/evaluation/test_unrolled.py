@@ -1,0 +1,86 @@
+"""Evaluation of unrolled sets: training as the set was made, nearest neighbours, other numbers of steps."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kipjax import checks
+from kipjax.evaluation import flexibility, neighbours, protocols, unrolled
+from kipjax.evaluation.result import Task
+from kipjax.types import Distilled
+from tests.reference import networks
+from tests.reference import unroll as reference
+
+K, D, N = 3, 4, 60
+
+
+def problem():
+    """A task of three clusters, and their centres as a set of two steps."""
+    rng = np.random.default_rng(0)
+    centres, classes = 2 * rng.normal(size=(K, D)), np.arange(N) % K
+    x = (centres[classes] + 0.3 * rng.normal(size=(N, D))).astype(np.float32)
+    task = Task(x, classes, x[::-1], classes[::-1], K)
+    y = np.repeat(np.eye(K, dtype=np.float32), 2, axis=0)
+    return Distilled(np.repeat(centres, 2, axis=0).astype(np.float32), y, np.full(6, 0.3, np.float32)), task
+
+
+def test_networks_are_trained_as_in_numpy():
+    made, task = problem()
+    w = np.random.default_rng(1).normal(size=(2, D, K)).astype(np.float32)
+    starts = {"params": {"head": {"kernel": jnp.asarray(w)}}}
+    results = unrolled.evaluate(
+        made, task, networks.Linear(K), inner_steps=2, networks=starts, subset_seeds=2, tune=False, block_size=7
+    )
+    assert [r.trained_on for r in results] == ["distilled", "random subset"]
+    for start, found in zip(w, results[0].accuracies):
+        batches = [(made.x[s::2], made.y[s::2]) for s in range(2)]
+        end = reference.trained(start, batches, made.lr)
+        expected = np.mean((task.x_test @ end).argmax(axis=1) == task.test_labels)
+        assert found == pytest.approx(expected, abs=1e-6)
+    assert len(results[1].accuracies) == 2
+
+
+def test_fresh_networks_differ_and_the_step_size_of_baselines_is_chosen_on_training_images():
+    made, task = problem()
+    model = networks.Small(K)
+    accuracies, errors = unrolled.trained_accuracies(
+        jax.random.key(0), model, made, task.x_test, task.test_labels, inner_steps=2, count=4
+    )
+    assert len(set(np.asarray(errors).tolist())) == 4 and np.all(accuracies <= 1)
+    useless = made._replace(lr=np.zeros(6, np.float32))
+    chosen = unrolled.step_size_for(jax.random.key(0), model, useless, task, inner_steps=2)
+    assert float(chosen.lr[0]) in [pytest.approx(v) for v in unrolled.GRID]
+
+
+def test_sets_that_do_not_fit():
+    made, task = problem()
+    with pytest.raises(checks.InputError, match="has 3 classes; it needs one column"):
+        unrolled.evaluate(made._replace(y=made.y[:, :2]), task, networks.Linear(K), inner_steps=2)
+    with pytest.raises(checks.InputError, match="expected one step size for each step"):
+        unrolled.evaluate(made._replace(lr=None), task, networks.Linear(K), inner_steps=2)
+
+
+@pytest.mark.parametrize("p", [0.5, 1.0, 2.0])
+def test_neighbours(p):
+    made, task = problem()
+    distance = (np.abs(task.x_test[:, None] - made.x[None]) ** p).sum(axis=-1)
+    expected = made.y[distance.argmin(axis=1)].argmax(axis=1)
+    np.testing.assert_array_equal(neighbours.predict(made, task.x_test, p=p), expected)
+    soft = made._replace(y=0.2 + 0.3 * made.y)
+    np.testing.assert_array_equal(neighbours.predict(soft, task.x_test, p=p), expected)
+    results = neighbours.evaluate(made, task, seeds=3, p=p)
+    assert results[0].accuracies[0] == np.mean(expected == task.test_labels) and len(results[1].accuracies) == 3
+    with pytest.raises(checks.InputError, match="neighbours is 7"):
+        neighbours.predict(made, task.x_test, neighbours=7)
+
+
+def test_flexibility():
+    made, task = problem()
+    protocol = protocols.NAMED["ld"]._replace(steps=20, learning_rate=0.05)
+    options = {"seeds": 1, "subset_seeds": 0}
+    found = flexibility.step_counts(made, task, networks.Linear(K), protocol=protocol, offsets=(-30, 0, 10), **options)
+    assert list(found) == [20, 30]
+    assert found[30][0].accuracies[0] > 0.8
+    by = flexibility.optimizers(made, task, networks.Linear(K), protocol=protocol, **options)
+    assert set(by) == {"adam", "sgd"}
