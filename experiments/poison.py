@@ -25,18 +25,23 @@ from kipjax.io import log
 from kipjax.methods import dd
 from kipjax.types import Batch
 
-FLAGS = flags.FLAGS
-config_flags.DEFINE_config_file("config", None, "An experiment of DD: FILE.py or FILE.py:VARIANT.", lock_config=True)
-flags.DEFINE_string("workdir", None, "Where the set and the report go.")
-flags.DEFINE_integer("attacked", 0, "The class that is to be broken.", lower_bound=0)
-flags.DEFINE_integer("target", 1, "The class that it is to be taken for.", lower_bound=0)
-flags.DEFINE_integer("networks", 50, "Networks to distil for; as many others are attacked.", lower_bound=1)
-flags.DEFINE_integer("train_steps", 500, "Steps of Adam that each is trained for.", lower_bound=1)
-flags.mark_flags_as_required(["config", "workdir"])
+
+def define() -> None:
+    """The flags of this script."""
+    config_flags.DEFINE_config_file(
+        "config", None, "An experiment of DD: FILE.py or FILE.py:VARIANT.", lock_config=True
+    )
+    flags.DEFINE_string("workdir", None, "Where the set and the report go.")
+    flags.DEFINE_integer("attacked", 0, "The class that is to be broken.", lower_bound=0)
+    flags.DEFINE_integer("target", 1, "The class that it is to be taken for.", lower_bound=0)
+    flags.DEFINE_integer("networks", 50, "Networks to distil for; as many others are attacked.", lower_bound=1)
+    flags.DEFINE_integer("train_steps", 500, "Steps of Adam that each is trained for.", lower_bound=1)
+    flags.mark_flags_as_required(["config", "workdir"])
 
 
 def main() -> None:
-    run(FLAGS.config, FLAGS.workdir, FLAGS.attacked, FLAGS.target, FLAGS.networks, FLAGS.train_steps)
+    given = flags.FLAGS
+    run(given.config, given.workdir, given.attacked, given.target, given.networks, given.train_steps)
 
 
 def run(config, workdir: str, attacked: int, target: int, networks: int, train_steps: int) -> dict:
@@ -99,4 +104,4 @@ def attack(model, networks, made, task: Task, attacked: int, target: int) -> dic
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, define)

@@ -17,9 +17,4 @@ def get_config(variant: str = ""):
     config.model = {"name": "gtn_larger", "weight_norm": True}
     config.method.update(inner_steps=128, every=16, learning_rate=0.004, b2=0.9, eps=1e-5)
     config.init.ipc, config.batch.size = 13 * 128, 8 * 256
-    return common.by_variant(config, variant, mnist.VARIANTS | {"cpu": cpu})
-
-
-def cpu(config):
-    mnist.cpu(config)
-    config.model = {"name": "gtn", "widths": (8, 16), "hidden": 32, "weight_norm": True}
+    return common.by_variant(config, variant, mnist.VARIANTS)

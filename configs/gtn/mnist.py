@@ -40,7 +40,7 @@ def plain(config):
 
 
 def cpu(config):
-    config.model.update(widths=(8, 16), hidden=32)
+    config.model = {"name": "gtn", "widths": (8, 16), "hidden": 32, "weight_norm": True}
     config.method.update(inner_steps=16, hidden=64, filters=16, latent_size=32, every=4, segment=0)
     config.init.ipc = 2 * 16
     config.batch.size, config.steps = 4 * 64, 500

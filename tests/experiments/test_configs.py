@@ -49,6 +49,9 @@ def local(request, tmp_path):
             config.data.data_dir = request.getfixturevalue("idx_folder")
         elif name == "cifar10":
             config.data.data_dir = request.getfixturevalue("cifar_folder")
+        elif name.startswith("text:"):
+            config.data.data_dir = request.getfixturevalue("text_folder")
+            config.data.name = ":".join([*name.split(":")[:2], "8x4"])  # there are few words
         elif name in SHAPES:
             *shape, k = SHAPES[name]
             rng, arrays = np.random.default_rng(0), {}
@@ -57,6 +60,11 @@ def local(request, tmp_path):
                 arrays[f"y_{split}"] = np.arange(n) % k
             config.data.name = str(tmp_path / f"{name}.npz")
             np.savez(config.data.name, **arrays)
+        grey = name in ("digits", "mnist", "fashion_mnist")
+        other = ("mnist", "idx_folder") if grey else ("cifar10", "cifar_folder")
+        for fields, key, folder in ((config.init, "base", "base_dir"), (config.pretrain, "name", "data_dir")):
+            if fields[key]:
+                fields[key], fields[folder] = other[0], request.getfixturevalue(other[1])
         if "experts" in config and with_experts:
             config.experts.path = str(tmp_path / "experts")
             importlib.import_module("experiments.buffers").train(config)
@@ -183,6 +191,9 @@ def test_every_variant_builds_its_experiment(local):
         for variant in ["", *variants(path)]:
             config = local(module(path).get_config(variant), with_experts=False)
             config.init.ipc, config.batch.size = 1, 100
+            if config.evaluation.protocol == "unrolled":
+                config.init.ipc = config.method.inner_steps = 2
+            config.pretrain.steps = 2
             config.batch.kind = "uniform" if config.batch.kind in ("experts", "per_class") else config.batch.kind
             config.validation_ipc = min(config.validation_ipc, 2)
             if config.data.preprocess.kind == "zca":
