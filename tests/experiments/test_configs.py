@@ -190,7 +190,7 @@ def test_every_variant_builds_its_experiment(local):
     for path in CONFIGS:
         for variant in ["", *variants(path)]:
             config = local(module(path).get_config(variant), with_experts=False)
-            config.init.ipc, config.batch.size = 1, 100
+            config.init.ipc, config.batch.size = 1, 80
             if config.evaluation.protocol == "unrolled":
                 config.init.ipc = config.method.inner_steps = 2
             config.pretrain.steps = 2
