@@ -5,7 +5,7 @@ for a run of minutes on a CPU, ``tiny`` for one of seconds. Any field can be cha
 
 - ``--config.model.activation=sigmoid|relu|leaky|swish``, ``--config.model.norm=none|batch|instance|layer|group``,
   ``--config.model.pool=avg|max|none``, ``--config.model.depth=1..4``, ``--config.model.width=32|64|128|256``;
-- ``--config.model.name=mlp|lenet|alexnet|vgg11|resnet18|resnet18_ap``, with the last three fields set to ``""`` or 0;
+- ``--config.model.name=mlp|lenet|alexnet|vgg11|resnet18|resnet18_ap``, with the five fields above set to ``""`` or 0;
 - ``--config.method.strategy=crop`` (or another single operation, or ``none``) for DSA, DM and MTT;
 - ``--config.init.kind=noise|real`` (``--config.init.std=1`` for normal noise).
 """

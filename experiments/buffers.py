@@ -56,7 +56,7 @@ def train(config) -> None:
     preprocess = build.prepare(config, dataset)
     task = build.task(dataset, preprocess)
     model = build.network(config, task)
-    meta = experts.identity(config, model, dataset, preprocess) | {"recipe": _recipe(config)}
+    meta = experts.identity(config, model, dataset) | {"recipe": _recipe(config)}
     x, labels = _images(config, task)
     program = jax.jit(functools.partial(mtt.expert, model=model, **_options(config)))
     try:

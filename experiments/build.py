@@ -61,7 +61,7 @@ def experiment(config: ml_collections.ConfigDict) -> Experiment:
     method, starts = _method(config, parts, preprocess), [_start(config, parts, seed) for seed in seeds(config)]
     over = sharding.for_run(config.devices)
     if config.batch.kind == "experts":  # a batch is one trajectory, which is not divided
-        sample = sharding.on_every_device(experts.sampler(config, network(config, parts), dataset, preprocess), over)
+        sample = sharding.on_every_device(experts.sampler(config, network(config, parts), dataset), over)
     else:
         sample = sharding.data_parallel(sharding.on_every_device(sampler(config.batch, parts), over), over)
     return Experiment(dataset, preprocess, parts, method, starts, sample, over)

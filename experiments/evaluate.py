@@ -136,6 +136,8 @@ def _score_unrolled(made, task, options):
 
 def _score_kernels(made, task, options):
     of_run = made.meta.get("config", {}).get("evaluation", {})
+    if "reg" in made.meta:
+        of_run = {"reg": made.meta["reg"], "reg_unit": "absolute"}
     for name, default in (("reg", 1e-6), ("reg_unit", "trace")):
         options[name] = of_run.get(name, default) if FLAGS[name].value is None else FLAGS[name].value
     options["dtype"] = FLAGS.dtype

@@ -18,6 +18,7 @@ from ml_collections import config_flags
 
 from configs import common
 from experiments import build, cli, report, trainer
+from kipjax import checks
 from kipjax.core import precision
 from kipjax.evaluation import krr, metrics
 from kipjax.io import log
@@ -33,14 +34,21 @@ flags.mark_flag_as_required("config")
 
 
 def main() -> None:
-    rows = []
+    rows, sizes = [], [_whole(text) for text in FLAGS.ipc]
+    name = FLAGS.config.method.name
+    checks.require(name == "krr_exact", "--config", f"method.name is {name!r}; expected a config of krr_exact")
     print("test accuracy in %; differ: test images that teacher and student classify differently")
     for features in FLAGS.features:
-        for ipc in FLAGS.ipc:
-            rows.append(_row(features, int(ipc)))
+        for ipc in sizes:
+            rows.append(_row(features, ipc))
             print(_line(rows[-1]), flush=True)
     if FLAGS.out:
         log.write_json(FLAGS.out, {"device": jax.devices()[0].device_kind, "rows": rows})
+
+
+def _whole(text):
+    checks.require(text.isdigit() and int(text) > 0, "--ipc", f"{text!r} is no whole number of images; give 1,10,50")
+    return int(text)
 
 
 def _row(features, ipc):
@@ -48,7 +56,7 @@ def _row(features, ipc):
     config.kernel = {"name": features}
     config.init.ipc = ipc
     experiment = build.experiment(config)
-    state, info, seconds = _timed(experiment, 1)
+    state, info, seconds = _timed(config, experiment, 1)
     _, kernel_fn = report.test_kernel(build.kernel_spec(config))
     task = experiment.task
     reg = float(info.reg[-1])
@@ -65,15 +73,15 @@ def _kip(config, exact, kernel_fn):
     """KIP from the same start on the same features."""
     config.method = common.method("kip", learning_rate=0.01)
     config.batch.update(kind="class_balanced", size=FLAGS.kip_targets)
-    experiment = build.experiment(config)._replace(start=exact.start)
-    state, _, seconds = _timed(experiment, FLAGS.kip_steps)
+    experiment = build.experiment(config)._replace(starts=exact.starts)
+    state, _, seconds = _timed(config, experiment, FLAGS.kip_steps)
     outputs = krr.predict(kernel_fn, experiment.method.distilled(state), experiment.task.x_test)
     return {"kip": _accuracy(outputs, experiment.task), "kip_steps": FLAGS.kip_steps, "kip_seconds": seconds}
 
 
-def _timed(experiment, steps):
+def _timed(config, experiment, steps):
     """``(state, infos, seconds)`` of so many steps from the start, as one program."""
-    program = trainer.compiled(experiment, steps)
+    program = trainer.compiled(config, experiment, steps)
     state = experiment.method.init(jax.random.key(0), experiment.start)
     began = time.perf_counter()
     state, infos = jax.block_until_ready(program(experiment.sample, jax.random.key(1), state, jnp.asarray(0)))

@@ -3,23 +3,20 @@
 import dataclasses
 import os
 
-import jax
 import ml_collections
 import numpy as np
 from flax import linen as nn
 
 from kipjax import checks, data
 from kipjax.io import artifact, trajectory
-from kipjax.types import Preprocess, Sampler
+from kipjax.types import Sampler
 
 __all__ = ["identity", "sampler"]
 
 _NOT_OF_NETWORK = ("parent", "name", "lowering")
 
 
-def sampler(
-    config: ml_collections.ConfigDict, model: nn.Module, dataset: data.Dataset, preprocess: Preprocess
-) -> Sampler:
+def sampler(config: ml_collections.ConfigDict, model: nn.Module, dataset: data.Dataset) -> Sampler:
     """``sample(key) -> Batch`` of one trajectory ``x [1, epochs + 1, p]`` in ``config.experts.path``; ``y`` is unused.
 
     Raises:
@@ -32,22 +29,20 @@ def sampler(
     paths = sorted(os.path.join(folder, name) for name in os.listdir(folder) if name.endswith(".npz"))
     checks.require(bool(paths), "config.experts", f"path {folder} holds no experts; {make}")
     needed = config.method.max_start_epoch + config.method.expert_epochs
-    expected = identity(config, model, dataset, preprocess)
+    expected = identity(config, model, dataset)
     rows = np.stack([_epochs(path, expected, needed) for path in paths])
     return data.samplers.uniform(rows, np.zeros((len(rows), 1), rows.dtype), batch_size=1)
 
 
-def identity(
-    config: ml_collections.ConfigDict, model: nn.Module, dataset: data.Dataset, preprocess: Preprocess
-) -> dict:
+def identity(config: ml_collections.ConfigDict, model: nn.Module, dataset: data.Dataset) -> dict:
     """What a trajectory and the run that matches it must have in common."""
     options = {f.name: getattr(model, f.name) for f in dataclasses.fields(model) if f.name not in _NOT_OF_NETWORK}
-    arrays = [leaf for leaf in jax.tree.leaves(preprocess) if not isinstance(leaf, bool)]
     return {
         "model": {"class": type(model).__name__} | options,
         "dataset": config.data.name,
         "data_fingerprint": artifact.fingerprint(dataset.x_train, dataset.y_train),
-        "preprocess_fingerprint": artifact.fingerprint(*arrays),
+        "preprocess": config.data.preprocess.to_dict(),
+        "image_size": config.data.image_size,
     }
 
 

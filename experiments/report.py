@@ -44,9 +44,15 @@ def artifact(config, experiment: build.Experiment, state, seed: int) -> artifact
         "train_size": len(dataset.x_train),
         "seed": seed,
         "steps": config.steps,
+        **_made_for(state),
         "config": config.to_dict(),
     }
     return artifacts.Artifact(made, experiment.preprocess, meta)
+
+
+def _made_for(state):
+    """The absolute ridge that a set belongs to, where its method fixes one."""
+    return {"reg": float(state.reg)} if hasattr(state, "reg") else {}
 
 
 def _through(config, state):
@@ -122,7 +128,8 @@ def by_kernels(config, experiment: build.Experiment, made: artifacts.Artifact) -
 
 def _by_kernel(spec, config, experiment, made, key):
     name, kernel_fn = test_kernel(spec)
-    return krr.evaluate(made.distilled, experiment.task, kernel_fn, model=name, key=key, **_kernel_options(config))
+    options = _kernel_options(config, made.meta)
+    return krr.evaluate(made.distilled, experiment.task, kernel_fn, model=name, key=key, **options)
 
 
 def _trained(config, experiment, made, meta, **options):
@@ -162,9 +169,11 @@ def _seeds(config):
     return {"seeds": config.evaluation.seeds, "subset_seeds": config.evaluation.subset_seeds}
 
 
-def _kernel_options(config):
+def _kernel_options(config, meta):
+    """Those of the config; a set that was made for one ridge is used with that."""
     names = ("reg", "reg_unit", "seeds", "full_size", "block_size", "dtype")
-    return {name: config.evaluation[name] for name in names}
+    options = {name: config.evaluation[name] for name in names}
+    return options | ({"reg": meta["reg"], "reg_unit": "absolute"} if "reg" in meta else {})
 
 
 def test_accuracy(config, experiment: build.Experiment, state) -> float:
@@ -173,7 +182,8 @@ def test_accuracy(config, experiment: build.Experiment, state) -> float:
     if build.trains_networks(config):
         return _trained(config, experiment, made, _training(state), seeds=1, subset_seeds=0)[0].accuracies[0]
     _, kernel_fn = test_kernel(build.kernel_spec(config, getattr(state, "kernel_params", None)))
-    options = {name: v for name, v in _kernel_options(config).items() if name not in ("seeds", "full_size")}
+    options = _kernel_options(config, _made_for(state))
+    options = {name: value for name, value in options.items() if name not in ("seeds", "full_size")}
     return krr.score(kernel_fn, made, task.x_test, task.test_labels, **options).accuracy
 
 

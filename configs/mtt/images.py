@@ -69,4 +69,4 @@ def tiny(config):
     matching.tiny(config)
     config.batch.size = 1
     config.experts.update(count=2, epochs=3, train_size=60)
-    config.method.update(steps=2, max_start_epoch=2)
+    config.method.update(steps=2, max_start_epoch=2, expert_epochs=2)

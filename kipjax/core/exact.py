@@ -88,12 +88,12 @@ def prescribed(y: jax.Array, w: jax.Array, free: jax.Array | None = None, *, rco
       NeurIPS 2024 (WI2VpcBdnd), theorems 4.1 and 5.1.
     """
     checks.same_classes("exact.prescribed", "y", y, "w", w)
-    pseudo = jnp.linalg.pinv(y, rtol=rcond)
+    pseudo = jnp.linalg.pinv(y, rtol=_cutoff(y, rcond))
     least = pseudo.T @ w.T
     if free is None:
         return least
     checks.require(
-        jnp.shape(free) == least.shape, "exact.prescribed", f"free has shape {free.shape}; expected {least.shape}"
+        jnp.shape(free) == least.shape, "exact.prescribed", f"free has shape {jnp.shape(free)}; expected {least.shape}"
     )
     return least + free - y @ (pseudo @ free)
 
@@ -190,8 +190,8 @@ def prescribed_regularized(
       NeurIPS 2024 (WI2VpcBdnd), theorems C.1 and C.2.
     """
     checks.same_classes("exact.prescribed_regularized", "y", y, "w", w)
-    back = jnp.linalg.pinv(w, rtol=rcond)
-    free = free - y @ (jnp.linalg.pinv(y, rtol=rcond) @ free) if null else free
+    back = jnp.linalg.pinv(w, rtol=_cutoff(w, rcond))
+    free = free - y @ (jnp.linalg.pinv(y, rtol=_cutoff(y, rcond)) @ free) if null else free
     return y @ back + free - (free @ w) @ back
 
 
@@ -218,11 +218,12 @@ def from_regularized(
     if not checks.is_traced(h_reg, reg):
         values = jnp.linalg.svd(h_reg, compute_uv=False)
         kept = values[values > _cutoff(h_reg, rcond) * values[0]]
+        smallest = float(kept.min(initial=jnp.inf))
         slack = 1 - jnp.sqrt(jnp.finfo(h_reg.dtype).eps)
         checks.require(
             bool(jnp.all(kept >= slack * 2 * jnp.sqrt(jnp.asarray(reg)))),
             where,
-            f"reg is {reg}, and the smallest singular value of h_reg {float(kept.min()):.3g} must be at least "
+            f"reg is {reg}, and the smallest singular value of h_reg {smallest:.3g} must be at least "
             "2 sqrt(reg); lower reg",
         )
 

@@ -159,7 +159,8 @@ def weak_interval(
     """
     value = weak_epsilon(predictions, other_predictions, y, loss)
     differences = loss(predictions, y) - loss(other_predictions, y)
-    return Interval(value, *_bootstrap("metrics.weak_interval", differences, level, resamples, seed))
+    low, high = _bootstrap("metrics.weak_interval", differences, level, resamples, seed)
+    return Interval(value, min(low, value), max(high, value))
 
 
 def strong_interval(
@@ -224,6 +225,7 @@ def worth(accuracy: float, size: int, sizes: Sequence[int], accuracies: Sequence
     where = "metrics.worth"
     checks.same_length(where, "sizes", sizes, "accuracies", accuracies)
     checks.whole(where, "size", size)
+    checks.within(where, "accuracy", accuracy, 0.0, 1.0)
     ascending = len(sizes) > 1 and all(0 < a < b for a, b in itertools.pairwise(sizes))
     checks.require(ascending, where, f"sizes are {list(sizes)}; give two or more in ascending order")
     from sklearn.isotonic import isotonic_regression

@@ -51,6 +51,12 @@ def split(where: str, x: jax.Array, y: jax.Array, batch: Batch) -> ClassSets:
       InputError: the batch is not one block for each class.
     """
     k, example = y.shape[1], x.shape[1:]
+    expected = (k, *batch.x.shape[1:2], k)
+    checks.require(
+        batch.y.shape == expected,
+        where,
+        f"the batch has y of shape {batch.y.shape} and {k} classes need {expected}; draw it with samplers.per_class",
+    )
     checks.require(
         batch.x.ndim == x.ndim + 1 and batch.x.shape[0] == k and batch.x.shape[2:] == example,
         where,

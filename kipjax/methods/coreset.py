@@ -233,10 +233,20 @@ def _host_clusters(ipc, seed, h, own):
         seed_of_class = (int(seed) + c) % 2**32
         found: Any = cluster.KMeans(ipc, n_init="auto", random_state=seed_of_class).fit(h[indices])
         distances = found.transform(h[indices])
-        outside = found.labels_[:, None] != np.arange(ipc)
-        rows.append(indices[np.where(outside, np.inf, distances).argmin(axis=0)])
+        rows.append(indices[_nearest(found.labels_, distances)])
         centres.append(found.cluster_centers_)
     return np.asarray(rows, np.int32), np.asarray(centres, h.dtype)
+
+
+def _nearest(labels, distances):
+    """For each cluster the nearest of its own rows; where copies leave it none, the nearest row that is still free."""
+    chosen = []
+    for cluster, own in enumerate(distances.T):
+        free = np.setdiff1d(np.arange(len(labels)), chosen)
+        members = free[labels[free] == cluster]
+        members = members if len(members) else free
+        chosen.append(int(members[own[members].argmin()]))
+    return chosen
 
 
 def _leverage(kernel_fn, x, reg):

@@ -147,6 +147,7 @@ def make(
 
     def init(key, distilled0):
         x, y = _class_sets.start(where, distilled0)
+        network.require_outputs(where, model, x, y.shape[1])
         return State(x, y, optimizer.init(x), network.init(model, key, x), jnp.zeros((), jnp.int32))
 
     def step(key, state, batch):

@@ -41,11 +41,13 @@ _NOISE = 0.1  # of the standard deviation of the least D, in the authors' progra
 
 
 class State(NamedTuple):
-    """The set ``x [m, ...]``, ``y [m, k]``, and its teacher's ``weights [p, k]``, zero before the step."""
+    """The set ``x [m, ...]``, ``y [m, k]``, its teacher's ``weights [p, k]``, zero before the step, and the absolute
+    ridge ``reg []`` that it is to be used with."""
 
     x: jax.Array
     y: jax.Array
     weights: jax.Array
+    reg: jax.Array
 
 
 class Info(NamedTuple):
@@ -125,12 +127,13 @@ def make(
             _check_reachable("krr_exact.init", feature_map, x.shape[1:], relabel)
             _check_labels("krr_exact.init", y, labels)
         p = jax.eval_shape(feature_map.features, x).shape[1]
-        return State(x, y, jnp.zeros((p, y.shape[1]), x.dtype))
+        return State(x, y, jnp.zeros((p, y.shape[1]), x.dtype), jnp.asarray(reg, x.dtype))
 
     def step(key, state, batch):
         checks.same_classes("krr_exact.step", "y_s", state.y, "y_t", batch.y)
         checks.same_example_shape("krr_exact.step", "x_s", state.x, "x_t", batch.x)
         checks.require(batch.x.shape[0] > 0, "krr_exact.step", "the batch is empty; it must hold the targets")
+        _check_convention("krr_exact.step", state.y, batch.y, labels, images)
         teacher_key, noise_key = jax.random.split(key)
         split = _teacher.hold_out(teacher_key, batch, validation)
         again = relabel == "always" or (relabel == "auto" and bool(feature_map.obstacle(state.x.shape[1:])))
@@ -146,7 +149,7 @@ def make(
         if not checks.is_traced(info) and info.reg < reg * (1 - 1e-6):
             text = f"krr_exact.step: reg is {reg:g}, above its bound {float(info.reg_limit):g}, and was clamped to it"
             warnings.warn(text, stacklevel=2)
-        return State(x, y, weights), info
+        return State(x, y, weights, info.reg), info
 
     def _construct(noise, x, y, w, again, stored):
         """``(x, y, error, reg, reg_limit, rank)`` of a set for the weights ``w``."""
@@ -157,12 +160,14 @@ def make(
         else:
             # Labels were rounded when they were stored, and so a centred teacher is not quite centred.
             rcond = float(jnp.finfo(stored).eps) ** 0.75 * y.shape[1]
+            # What comes before the features has their ridge, which is clamped where no features are that small.
+            ridge = jnp.minimum(jnp.asarray(reg, w.dtype), exact.reg_limit(exact.prescribed(y, w, rcond=rcond)))
             if labels == "teacher":
-                of_teacher = _within_rows(exact.labels(h, w, reg), w, rcond)
+                of_teacher = _within_rows(exact.labels(h, w, ridge), w, rcond)
                 enough = exact.rank(of_teacher, rcond=rcond) >= exact.rank(w, rcond=rcond)
                 y = jnp.where(enough, of_teacher, y)
-            d = exact.prescribed(y, w, _free(noise, h, y, w, rcond), rcond=rcond)
-            h, used = exact.features(d, reg, root=root)
+            d = exact.prescribed(y, w, _free(noise, h, y, w, ridge, rcond), rcond=rcond)
+            h, used = exact.features(d, reg, root=root, rcond=_cutoff(d))
             x = feature_map.pull_back(h, x)
         x = _rounded(x, stored)
         if again and images != "fixed":
@@ -173,17 +178,22 @@ def make(
         student = exact.weights(h, _rounded(y, stored), used, rcond=noise_floor)
         size = jnp.linalg.norm(w)
         error = jnp.linalg.norm(student - w) / jnp.where(size > 0, size, 1.0)
-        return x, y, error, used, exact.reg_limit(d), exact.rank(d).astype(w.dtype)
+        return x, y, error, used, exact.reg_limit(d), exact.rank(d, rcond=_cutoff(d)).astype(w.dtype)
 
-    def _free(noise, h, y, w, rcond):
+    def _free(noise, h, y, w, ridge, rcond):
         """``Z``."""
         if images == "real":
-            return exact.inverse(h, reg)
+            return exact.inverse(h, ridge, rcond=_cutoff(h))
         if images == "minimal":
             return None
         return _NOISE * jnp.std(exact.prescribed(y, w, rcond=rcond)) * noise
 
     return Method(init, step, lambda state: Distilled(state.x, state.y))
+
+
+def _cutoff(a):
+    """Where ``d`` is a sum of products, what should be zero in it is of their rounding; 2e-10 in float64."""
+    return float(jnp.finfo(a.dtype).eps) ** 0.62
 
 
 def _within_rows(y, w, rcond):
@@ -227,6 +237,19 @@ def _check_reachable(where, feature_map, shape, relabel):
         where,
         f"{feature_map.name} cannot be inverted on examples of shape {shape}: {obstacle}; allow relabel='auto', or "
         "make no layer wider than the one before it",
+    )
+
+
+def _check_convention(where, y_s, y_t, labels, images):
+    """Centred labels reach a centred teacher alone."""
+    if checks.is_traced(y_s, y_t) or labels != "given" or images == "fixed":
+        return
+    centred_s, centred_t = (float(jnp.abs(y.sum(axis=1)).max()) <= 1e-4 * float(jnp.abs(y).max()) for y in (y_s, y_t))
+    checks.require(
+        centred_t or not centred_s,
+        where,
+        "the labels of the set are centred and those of the targets are not; no set with such labels has the teacher's "
+        "weights: centre both, or neither",
     )
 
 

@@ -138,6 +138,7 @@ def make(
     def init(key, distilled0):
         checks.same_length(where, "x", distilled0.x, "y", distilled0.y)
         x, y = (jnp.array(a, jnp.result_type(a, jnp.float32)) for a in distilled0[:2])
+        network.require_outputs(where, model, x, y.shape[1])
         given = student_lr if distilled0.lr is None else distilled0.lr
         checks.require(not jnp.shape(given), where, f"lr has shape {jnp.shape(given)}; the student has one step size")
         lr = jnp.array(given, x.dtype)

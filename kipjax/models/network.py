@@ -65,6 +65,17 @@ def train_forward(
     return logits, dict(statistics)
 
 
+def require_outputs(where: str, model: nn.Module, x: jax.Array, k: int) -> None:
+    """The network must have one output for each of ``k`` classes.
+
+    Raises:
+      InputError: it has another number.
+    """
+    outputs = jax.eval_shape(lambda: model.init_with_output(jax.random.key(0), x[:1]))[0].shape[-1]
+    text = f"the model has {outputs} outputs and the labels {k} columns; build it with num_classes={k}"
+    checks.require(outputs == k, where, text)
+
+
 def train_features(model: nn.Module, variables: dict[str, PyTree], x: jax.Array) -> jax.Array:
     """Features ``[n, p]`` in training mode, where batch norm uses the statistics of ``x``; its averages stay."""
     return model.apply(variables, x, train=True, features=True, mutable=_collections(variables))[0][1]

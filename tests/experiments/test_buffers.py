@@ -40,7 +40,7 @@ def test_training_goes_on_with_the_missing_ones(config, capsys):
         ({"model__width": 3}, "the expert has model.width 2 and this run 3"),
         ({"model__norm": "none"}, "the expert has model.norm 'instance' and this run 'none'"),
         ({"data__name": "mnist"}, "the expert has dataset 'fashion_mnist' and this run 'mnist'"),
-        ({"data__preprocess__constants": "mnist"}, "preprocess_fingerprint"),
+        ({"data__preprocess__constants": "mnist"}, "preprocess"),
         ({"method__expert_epochs": 9}, "was trained for 3 epochs, and config.method needs 10"),
     ],
 )

@@ -144,3 +144,8 @@ def test_a_network_chooses_real_images_of_each_class(select):
 def test_bad_input(make, words):
     with pytest.raises(checks.InputError, match=words):
         make()
+
+
+def test_copies_of_an_image_do_not_make_one_row_stand_for_two_clusters():
+    labels, distances = np.array([0, 0, 1, 0]), np.array([[1.0, 0, 0], [0.0, 1, 2], [5.0, 0, 1], [2.0, 3, 3]])
+    assert coreset._nearest(labels, distances) == [1, 2, 0]

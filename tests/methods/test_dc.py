@@ -241,3 +241,15 @@ def test_sets_and_batches_that_do_not_fit():
     state = method.init(jax.random.key(0), start)
     with pytest.raises(checks.InputError, match="draw it with samplers"):
         method.step(jax.random.key(0), state, Batch(batch.x[0], batch.y[0]))
+
+
+def test_a_network_with_too_few_outputs_and_labels_of_another_shape_are_refused():
+    start, batch = parts()
+    narrow = networks.Small(K - 1)
+    with pytest.raises(checks.InputError, match=r"the model has \d outputs and the labels \d columns"):
+        dc.make(narrow).init(jax.random.key(0), start)
+    method = dc.make(networks.Small(K))
+    state = method.init(jax.random.key(0), start)
+    for y in (batch.y.argmax(-1), batch.y[..., :-1]):
+        with pytest.raises(checks.InputError, match="the batch has y of shape"):
+            method.step(jax.random.key(0), state, batch._replace(y=y))

@@ -118,6 +118,37 @@ def test_a_ridge_above_the_bound_is_clamped_and_said_so(x64):
     assert info.reg == info.reg_limit < 1e9 and info.error < 1e-8
 
 
+@pytest.mark.parametrize("m", [3, 6, 12])
+@pytest.mark.parametrize("labels", ["given", "teacher"])
+def test_a_clamped_set_of_real_images_is_exact_too(m, labels, x64):
+    start, batch = problem(m)
+    method = krr_exact.make(kernels.get("linear"), reg=1e9, labels=labels)
+    with pytest.warns(UserWarning, match="was clamped"):
+        state, info = method.step(jax.random.key(0), method.init(jax.random.key(0), start), batch)
+    assert info.error < 1e-8 and state.reg == info.reg < 1e9
+    assert np.abs(state.x).max() < 1e3
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_pixels_that_are_always_blank_are_not_made_up(seed, x64):
+    """More points than live pixels: singular values of D that are but rounding must not be inverted."""
+    start, batch = problem(12)
+    alive = np.random.default_rng(seed).permutation(16)[:7]
+    mask = np.zeros(16)
+    mask[alive] = 1
+    mask = mask.reshape(SHAPE)
+    state, info = run({"name": "linear"}, start._replace(x=start.x * mask), batch._replace(x=batch.x * mask))
+    assert info.error < 1e-8 and info.rank <= 7
+    assert np.abs(state.x).max() < 100
+
+
+def test_centred_labels_do_not_go_with_targets_that_are_not(x64):
+    start, batch = problem(6)
+    method = krr_exact.make(kernels.get("linear"))
+    with pytest.raises(checks.InputError, match="centre both, or neither"):
+        method.step(jax.random.key(0), method.init(jax.random.key(0), start), batch._replace(y=batch.y + 1 / K))
+
+
 def test_features_out_of_reach_get_labels_solved_anew(x64):
     """A widening network: p points suffice, fewer do not, and ``Info.error`` says so."""
     for m, enough in [(3, False), (24, True)]:
