@@ -97,6 +97,7 @@ def read_npz(path: pathlib.Path) -> Raw:
     keys = ("x_train", "y_train", "x_test", "y_test")
     try:
         checks.require(zipfile.is_zipfile(path), "data.load", f"{path} is not a whole .npz archive; write it again")
+        _require_declared_sizes(path)
         with np.load(path, allow_pickle=False) as archive:
             missing = [key for key in keys if key not in archive.files]
             checks.require(
@@ -114,6 +115,23 @@ def read_npz(path: pathlib.Path) -> Raw:
             "save plain numeric and string arrays"
         ) from error
     return Raw(x_train, y_train, x_test, y_test, None if names is None else tuple(map(str, names)))
+
+
+def _require_declared_sizes(path: pathlib.Path) -> None:
+    """The header of each array must declare as many bytes as follow it, before memory is taken for them."""
+    formats = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    with zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            with archive.open(info) as member:
+                version = np.lib.format.read_magic(member)
+                shape, _, dtype = formats.get(version, formats[2, 0])(member)
+                declared = member.tell() + int(np.prod(shape, dtype=object)) * dtype.itemsize
+            checks.require(
+                dtype.hasobject or declared == info.file_size,
+                "data.load",
+                f"{path}: {info.filename} declares {dtype} of shape {shape}, {declared} bytes with its header, and has "
+                f"{info.file_size}; write it again",
+            )
 
 
 def _find(folder: pathlib.Path, name: str) -> pathlib.Path | None:
