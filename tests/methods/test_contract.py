@@ -93,17 +93,9 @@ def trajectory(key, model):
 
 BATCHES = {"dc": by_class, "dsa": by_class, "dm": by_class, "mtt": trajectory}
 
-# What takes long outside jit, operation by operation, and has a sibling that runs there.
-LONG = {
-    "dsa",
-    "vig",
-    "cig",
-    "rcig, conjugate gradients",
-    "rcig, adam",
-    "rcig, a part of the images",
-    "dd, fixed networks",
-    "sldd",
-}
+# Operation by operation, and compiled again for each transformation, a step takes long; these stand for all kinds at
+# first, and the others are put through the transformations by the slow tests.
+FIRST = {"template", "kip", "label_solve", "krr_exact", "coreset", "frepo", "rcig", "dm", "dd"}
 # Entries whose gradient is zero but for rounding move by the learning rate either way under LAMB.
 TOLERANCE = {"frepo": 2e-3}
 
@@ -135,7 +127,7 @@ def case(name):
         step,
         traces,
         TOLERANCE.get(name, 1e-4),
-        name not in LONG,
+        name in FIRST,
     )
 
 
@@ -161,8 +153,7 @@ def parts(request):
     return case(request.param)
 
 
-# Compiling a case again for a transformation takes long; variants of a method differ little there.
-TRANSFORMED = [pytest.param(name, marks=[pytest.mark.slow] if "," in name else [], id=name) for name in CASES]
+TRANSFORMED = [pytest.param(name, marks=[] if name in FIRST else [pytest.mark.slow], id=name) for name in CASES]
 
 
 def test_step_keeps_structure_shapes_and_dtypes(parts):
