@@ -25,6 +25,7 @@ __all__ = [
     "kernel_spec",
     "load",
     "network",
+    "part",
     "prepare",
     "sampler",
     "seeds",
@@ -98,9 +99,24 @@ def _method(config, parts, preprocess):
 
 
 def load(config: ml_collections.ConfigDict) -> data.Dataset:
-    """The data set that ``config.data`` names."""
+    """The data set that ``config.data`` names, of whose training images some in a row may be all there are."""
     source = config.data
-    return data.load(source.name, data_dir=source.data_dir or None, image_size=source.image_size)
+    dataset = data.load(source.name, data_dir=source.data_dir or None, image_size=source.image_size)
+    return part(dataset, source.train_start, source.train_size)
+
+
+def part(dataset: data.Dataset, start: int, size: int) -> data.Dataset:
+    """The data set with its training images ``start .. start + size - 1`` alone; all from ``start`` on for size 0."""
+    n = len(dataset.x_train)
+    checks.whole("config.data", "train_start", start, 0)
+    checks.whole("config.data", "train_size", size, 0)
+    stop = start + size if size else n
+    checks.require(
+        start < stop <= n,
+        "config.data",
+        f"train_start is {start} and train_size {size}, and there are {n} training images; choose rows among them",
+    )
+    return dataset._replace(x_train=dataset.x_train[start:stop], y_train=dataset.y_train[start:stop])
 
 
 def prepare(config: ml_collections.ConfigDict, dataset: data.Dataset) -> Preprocess:

@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable
 
-from kipjax.evaluation import cross_arch, krr, metrics, protocols, train, transfer
+from kipjax.evaluation import cross_arch, krr, metrics, mia, protocols, train, transfer
 from kipjax.evaluation.result import Approximation, Result, Task
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "cross_arch",
     "krr",
     "metrics",
+    "mia",
     "protocols",
     "train",
     "transfer",
