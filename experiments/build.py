@@ -11,7 +11,7 @@ import ml_collections
 
 from experiments import experts
 from kipjax import checks, data, kernels, methods, models
-from kipjax.core import labels, sharding
+from kipjax.core import labels, loop, sharding
 from kipjax.evaluation import Task
 from kipjax.types import Batch, Distilled, Method, Preprocess, Sampler
 
@@ -24,6 +24,7 @@ __all__ = [
     "kernel_name",
     "kernel_spec",
     "load",
+    "memory",
     "network",
     "part",
     "prepare",
@@ -63,6 +64,22 @@ def experiment(config: ml_collections.ConfigDict) -> Experiment:
     else:
         sample = sharding.data_parallel(sharding.on_every_device(sampler(config.batch, parts), over), over)
     return Experiment(dataset, preprocess, parts, method, starts, sample, over)
+
+
+def memory(config: ml_collections.ConfigDict, parts: Task, preprocess: Preprocess, seed: int) -> Distilled:
+    """What the method of a config makes of a task in the space of ``preprocess``, in its ``steps``.
+
+    Raises:
+      InputError: its batches are trajectories of experts.
+    """
+    checks.require(
+        config.batch.kind != "experts", "config.batch", "experts are of all classes; choose a method without them"
+    )
+    method, start = _method(config, parts, preprocess), _start(config, parts, seed)
+    init_key, run_key = jax.random.split(jax.random.fold_in(jax.random.key(seed), 2))
+    run = jax.jit(loop.steps(method, config.steps), donate_argnums=2)
+    state, _ = run(sampler(config.batch, parts), run_key, method.init(init_key, start), 0)
+    return jax.tree.map(jnp.asarray, method.distilled(state))
 
 
 def seeds(config: ml_collections.ConfigDict) -> range:

@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable
 
-from kipjax.evaluation import cross_arch, krr, metrics, mia, nas, protocols, train, transfer
+from kipjax.evaluation import continual, cross_arch, krr, metrics, mia, nas, protocols, train, transfer
 from kipjax.evaluation.result import Approximation, Result, Task
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "Approximation",
     "Result",
     "Task",
+    "continual",
     "cross_arch",
     "krr",
     "metrics",

@@ -71,8 +71,9 @@ def fit(
     protocol: Protocol | str = "rcig",
     flip: bool = False,
     validation: Batch | None = None,
+    start: dict[str, PyTree] | None = None,
 ) -> Network:
-    """Trains a fresh network on a set: a pure function of key, set and validation images, for use under jit and vmap.
+    """Trains a network on a set: a pure function of key, set, validation images and start, for use under jit and vmap.
 
     Args:
       key: draws the initial weights, the batches and the augmentation.
@@ -81,6 +82,7 @@ def fit(
       protocol: a ``Protocol``, or the name of one.
       flip: the set was distilled with its mirror images.
       validation: real images ``x [v, ...]``, ``y [v, k]`` for a protocol that stops early; no test images.
+      start: variables of a network that goes on learning, with a fresh optimizer; without them a fresh one learns.
 
     Returns:
       The network after the last step, or, with ``validation``, the best on that.
@@ -94,7 +96,7 @@ def fit(
       >>> trained = fit(jax.random.key(0), models.get("mlp", num_classes=2), distilled, protocol="dc")
     """
     protocol = _checked(protocol, validation)
-    start, state, turn = _training(key, model, distilled, protocol, flip)
+    start, state, turn = _training(key, model, distilled, protocol, flip, start)
 
     def train(state: tuple, first: int | jax.Array, count: int) -> tuple:
         return lax.scan(turn, state, first + jnp.arange(count))[0]
@@ -256,11 +258,11 @@ def _train_all(keys, sets, validation, x_test, *, model, protocol, flip, paralle
     return lax.map(one, (keys, indices), batch_size=parallel if parallel > 1 else None)
 
 
-def _training(key, model, distilled, protocol, flip):
+def _training(key, model, distilled, protocol, flip, start=None):
     """``(start variables, state before the first step, turn)`` of one training."""
     init_key, order_key, augment_key = jax.random.split(key, 3)
     x, y = _training_rows(protocol, distilled, flip)
-    start = _init(model, init_key, x, y)
+    start = _init(model, init_key, x, y) if start is None else start
     step, optimizer = _step(model, protocol, start, distilled, augment_key)
     turn = _turn(protocol, len(distilled.x), order_key, step, x, y)
     return start, (start, optimizer.init(start["params"])), turn
