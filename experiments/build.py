@@ -18,6 +18,7 @@ from kipjax.types import Batch, Distilled, Method, Preprocess, Sampler
 __all__ = [
     "Experiment",
     "augmentation",
+    "before_and_after",
     "experiment",
     "kernel",
     "kernel_arguments",
@@ -72,14 +73,23 @@ def memory(config: ml_collections.ConfigDict, parts: Task, preprocess: Preproces
     Raises:
       InputError: its batches are trajectories of experts.
     """
+    return before_and_after(config, parts, preprocess, seed)[1]
+
+
+def before_and_after(
+    config: ml_collections.ConfigDict, parts: Task, preprocess: Preprocess, seed: int
+) -> tuple[Distilled, Distilled]:
+    """The set that a method starts from (with its corruption, where it has one), and what it makes of it."""
     checks.require(
         config.batch.kind != "experts", "config.batch", "experts are of all classes; choose a method without them"
     )
     method, start = _method(config, parts, preprocess), _start(config, parts, seed)
     init_key, run_key = jax.random.split(jax.random.fold_in(jax.random.key(seed), 2))
+    state = method.init(init_key, start)
+    first = jax.tree.map(jnp.array, method.distilled(state))
     run = jax.jit(loop.steps(method, config.steps), donate_argnums=2)
-    state, _ = run(sampler(config.batch, parts), run_key, method.init(init_key, start), 0)
-    return jax.tree.map(jnp.asarray, method.distilled(state))
+    state, _ = run(sampler(config.batch, parts), run_key, state, 0)
+    return first, jax.tree.map(jnp.asarray, method.distilled(state))
 
 
 def seeds(config: ml_collections.ConfigDict) -> range:

@@ -14,7 +14,7 @@ from kipjax.evaluation import Task
 from kipjax.io import artifact as artifacts
 from kipjax.io import log
 
-__all__ = ["Input", "dataset", "define_data", "folder", "inputs", "task", "whole_numbers", "write"]
+__all__ = ["Input", "dataset", "define_data", "define_out", "folder", "inputs", "task", "whole_numbers", "write"]
 
 FLAGS = flags.FLAGS
 
@@ -35,8 +35,13 @@ def define_data(default: str) -> None:
     flags.DEFINE_integer("image_size", 0, "Side to which its images are resized; 0 leaves them.", lower_bound=0)
     flags.DEFINE_string("preprocess", "standardize", "Preprocessing of real images where no artifact says it.")
     flags.DEFINE_integer("test_size", 0, "Test images to use, the first ones; 0 for all.", lower_bound=0)
-    flags.DEFINE_string("out", None, "Folder for results.json, table.txt and the plot.")
     flags.DEFINE_integer("seed", 0, "Draws everything.")
+    define_out()
+
+
+def define_out() -> None:
+    """The flag that names the folder of results."""
+    flags.DEFINE_string("out", None, "Folder for results.json, table.txt and the plot.")
     flags.mark_flag_as_required("out")
 
 
