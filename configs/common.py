@@ -14,9 +14,10 @@ def base() -> ml_collections.ConfigDict:
 
     - ``seed``, and the ``num_seeds`` from it on that are distilled at once, each to an artifact of its own.
     - ``devices`` that share the targets of each step; 0 for all (on a CPU, one of each process).
-    - ``data``: ``name``, ``data_dir`` and ``image_size`` of ``kipjax.data.load``; ``test_size``: only the first so many
-      test examples are scored (0: all); ``preprocess`` has the ``kind`` of ``kipjax.data.preprocess.fit`` and that
-      kind's arguments.
+    - ``data``: ``name``, ``data_dir`` and ``image_size`` of ``kipjax.data.load``; ``train_size`` training examples from
+      ``train_start`` on are all that there are (0: all), for audits of what a set gives away; ``test_size``: only the
+      first so many test examples are scored (0: all); ``preprocess`` has the ``kind`` of ``kipjax.data.preprocess.fit``
+      and that kind's arguments.
     - ``method``: ``name`` in ``kipjax.methods.METHODS`` and its keyword arguments; ``decay_steps`` -1 means ``steps``.
     - ``kernel``: ``name`` of ``kipjax.kernels.get``, ``kind`` "ntk" or "nngp", and its other arguments; or a tuple of
       such for a family of which each step draws one. ``learn_kernel`` names the arguments that are learned (on a
@@ -46,6 +47,7 @@ def base() -> ml_collections.ConfigDict:
     config.data = ml_collections.ConfigDict(
         {"name": "digits", "data_dir": "", "image_size": 0, "test_size": 0, "preprocess": {"kind": "standardize"}}
     )
+    config.data.update(train_start=0, train_size=0)
     config.kernel = ml_collections.ConfigDict({"name": "fc1", "kind": "ntk", "b_std": 0.1})
     config.learn_kernel = ()
     config.method = method("kip")

@@ -12,13 +12,14 @@ import numpy as np
 
 from experiments import experts
 from kipjax import checks, data, kernels, methods, models
-from kipjax.core import labels, sharding
+from kipjax.core import labels, loop, sharding
 from kipjax.evaluation import Task, protocols, train
 from kipjax.types import Batch, Distilled, Method, Preprocess, Sampler
 
 __all__ = [
     "Experiment",
     "augmentation",
+    "before_and_after",
     "experiment",
     "foreign",
     "kernel",
@@ -26,7 +27,9 @@ __all__ = [
     "kernel_name",
     "kernel_spec",
     "load",
+    "memory",
     "network",
+    "part",
     "prepare",
     "pretrained",
     "sampler",
@@ -67,6 +70,31 @@ def experiment(config: ml_collections.ConfigDict) -> Experiment:
     return Experiment(dataset, preprocess, parts, method, starts, sample, over)
 
 
+def memory(config: ml_collections.ConfigDict, parts: Task, preprocess: Preprocess, seed: int) -> Distilled:
+    """What the method of a config makes of a task in the space of ``preprocess``, in its ``steps``.
+
+    Raises:
+      InputError: its batches are trajectories of experts.
+    """
+    return before_and_after(config, parts, preprocess, seed)[1]
+
+
+def before_and_after(
+    config: ml_collections.ConfigDict, parts: Task, preprocess: Preprocess, seed: int
+) -> tuple[Distilled, Distilled]:
+    """The set that a method starts from (with its corruption, where it has one), and what it makes of it."""
+    checks.require(
+        config.batch.kind != "experts", "config.batch", "experts are of all classes; choose a method without them"
+    )
+    method, start = _method(config, parts, preprocess), _start(config, parts, seed)
+    init_key, run_key = jax.random.split(jax.random.fold_in(jax.random.key(seed), 2))
+    state = method.init(init_key, start)
+    first = jax.tree.map(jnp.array, method.distilled(state))
+    run = jax.jit(loop.steps(method, config.steps), donate_argnums=2)
+    state, _ = run(sampler(config.batch, parts), run_key, state, 0)
+    return first, jax.tree.map(jnp.asarray, method.distilled(state))
+
+
 def seeds(config: ml_collections.ConfigDict) -> range:
     """The seeds of a run."""
     return range(config.seed, config.seed + config.num_seeds)
@@ -103,9 +131,24 @@ def _method(config, parts, preprocess):
 
 
 def load(config: ml_collections.ConfigDict) -> data.Dataset:
-    """The data set that ``config.data`` names."""
+    """The data set that ``config.data`` names, of whose training images some in a row may be all there are."""
     source = config.data
-    return data.load(source.name, data_dir=source.data_dir or None, image_size=source.image_size)
+    dataset = data.load(source.name, data_dir=source.data_dir or None, image_size=source.image_size)
+    return part(dataset, source.train_start, source.train_size)
+
+
+def part(dataset: data.Dataset, start: int, size: int) -> data.Dataset:
+    """The data set with its training images ``start .. start + size - 1`` alone; all from ``start`` on for size 0."""
+    n = len(dataset.x_train)
+    checks.whole("config.data", "train_start", start, 0)
+    checks.whole("config.data", "train_size", size, 0)
+    stop = start + size if size else n
+    checks.require(
+        start < stop <= n,
+        "config.data",
+        f"train_start is {start} and train_size {size}, and there are {n} training images; choose rows among them",
+    )
+    return dataset._replace(x_train=dataset.x_train[start:stop], y_train=dataset.y_train[start:stop])
 
 
 def prepare(config: ml_collections.ConfigDict, dataset: data.Dataset) -> Preprocess:

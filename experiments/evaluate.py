@@ -21,7 +21,7 @@ from absl import flags
 from absl.flags import FLAGS
 
 from experiments import build, cli, report, tables
-from kipjax import checks, data, kernels, models
+from kipjax import checks, kernels, models
 from kipjax.evaluation import PROTOCOLS, Result, Task, cross_arch, krr, neighbours, protocols, train, transfer, unrolled
 from kipjax.io import artifact as artifacts
 from kipjax.io import log
@@ -80,10 +80,10 @@ def main() -> None:
     artifact = {path: artifacts.load(path) for path in FLAGS.artifact}
     dataset, scored = {}, []
     for path, made in artifact.items():
-        name, size = source = made.meta.get("dataset", ""), made.meta.get("image_size", 0)
+        source = report.source(path, made)
         if source not in dataset:
-            checks.require(bool(name), path, "names no data set to be scored on")
-            dataset[source] = data.load(name, data_dir=FLAGS.data_dir, image_size=size)
+            dataset[source] = report.load(source, FLAGS.data_dir)
+        name = source.name
         _compare_data(path, made, dataset[source])
         task = _first(build.task(dataset[source], made.preprocess), FLAGS.test_size)._replace(name=name)
         scored.append(Scored(path, made, task, _score(made, task)))

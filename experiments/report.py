@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -15,13 +16,16 @@ from kipjax.io import log, plots
 from kipjax.methods import dd, gtn, ld, tdd
 
 __all__ = [
+    "Source",
     "artifact",
     "as_dict",
     "by_kernels",
     "check",
     "evaluate",
     "fingerprint",
+    "load",
     "pooled",
+    "source",
     "table",
     "test_accuracy",
     "test_kernel",
@@ -67,6 +71,32 @@ def _training(state):
     if hasattr(state, "watch"):
         return {"training_steps": max(1, int(ld.training_steps(state.watch)))}
     return {"momentum": np.asarray(gtn.momenta(state)).tolist()} if hasattr(state, "blank") else {}
+
+
+class Source(NamedTuple):
+    """The data that a set was distilled from: arguments of ``data.load``, and the part of the training images."""
+
+    name: str
+    image_size: int
+    train_start: int
+    train_size: int
+
+
+def source(path: str, made: artifacts.Artifact) -> Source:
+    """What the artifact says of it.
+
+    Raises:
+      InputError: it names no data set.
+    """
+    name, of_run = made.meta.get("dataset", ""), made.meta.get("config", {}).get("data", {})
+    checks.require(bool(name), path, "names no data set to be scored on")
+    return Source(name, made.meta.get("image_size", 0), of_run.get("train_start", 0), of_run.get("train_size", 0))
+
+
+def load(found: Source, data_dir: str | None) -> data.Dataset:
+    """That data set."""
+    whole = data.load(found.name, data_dir=data_dir, image_size=found.image_size)
+    return build.part(whole, found.train_start, found.train_size)
 
 
 def fingerprint(dataset: data.Dataset) -> str:

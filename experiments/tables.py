@@ -1,10 +1,28 @@
 """Results of evaluations as text: lines for one set, a matrix for many sets and test models."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from kipjax.evaluation import Result, metrics, transfer
 
-__all__ = ["lines", "matrix", "sizes"]
+__all__ = ["grid", "lines", "matrix", "sizes", "spread"]
+
+
+def grid(corner: str, columns: Sequence[str], rows: Mapping[str, Sequence[str]]) -> str:
+    """Named rows of ready text under column names, all aligned."""
+    width = max(map(len, [corner, *rows]))
+    widths = [max(len(name), *(len(row[i]) for row in rows.values())) for i, name in enumerate(columns)]
+    text = [(corner, columns), *rows.items()]
+    return "\n".join("  ".join([f"{name:<{width}}", *map(str.rjust, cells, widths)]) for name, cells in text)
+
+
+def spread(values: Iterable[float], *, scale: float = 1.0, digits: int = 2) -> str:
+    """``mean ± std`` of repeated values, the mean alone of a single one, ``-`` of none."""
+    values = list(values)
+    if not values:
+        return "-"
+    found = metrics.summarize(values)
+    error = f" ± {scale * found.std:.{digits}f}" if found.n > 1 else ""
+    return f"{scale * found.mean:.{digits}f}{error}"
 
 
 def lines(results: Sequence[Result]) -> str:

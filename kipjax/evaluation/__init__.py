@@ -3,7 +3,20 @@
 import functools
 from collections.abc import Callable
 
-from kipjax.evaluation import cross_arch, flexibility, krr, metrics, neighbours, protocols, train, transfer, unrolled
+from kipjax.evaluation import (
+    continual,
+    cross_arch,
+    flexibility,
+    krr,
+    metrics,
+    mia,
+    nas,
+    neighbours,
+    protocols,
+    train,
+    transfer,
+    unrolled,
+)
 from kipjax.evaluation.result import Approximation, Result, Task
 
 __all__ = [
@@ -11,10 +24,13 @@ __all__ = [
     "Approximation",
     "Result",
     "Task",
+    "continual",
     "cross_arch",
     "flexibility",
     "krr",
     "metrics",
+    "mia",
+    "nas",
     "neighbours",
     "protocols",
     "train",

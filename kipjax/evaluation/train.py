@@ -26,7 +26,7 @@ from kipjax.evaluation.result import Result, Task
 from kipjax.models import network
 from kipjax.types import Batch, Distilled, PyTree
 
-__all__ = ["Network", "build", "evaluate", "fit", "predict"]
+__all__ = ["Network", "build", "evaluate", "fit", "fit_along", "predict"]
 
 
 class Network(NamedTuple):
@@ -71,8 +71,9 @@ def fit(
     protocol: Protocol | str = "rcig",
     flip: bool = False,
     validation: Batch | None = None,
+    start: dict[str, PyTree] | None = None,
 ) -> Network:
-    """Trains a fresh network on a set: a pure function of key, set and validation images, for use under jit and vmap.
+    """Trains a network on a set: a pure function of key, set, validation images and start, for use under jit and vmap.
 
     Args:
       key: draws the initial weights, the batches and the augmentation.
@@ -81,6 +82,7 @@ def fit(
       protocol: a ``Protocol``, or the name of one.
       flip: the set was distilled with its mirror images.
       validation: real images ``x [v, ...]``, ``y [v, k]`` for a protocol that stops early; no test images.
+      start: variables of a network that goes on learning, with a fresh optimizer; without them a fresh one learns.
 
     Returns:
       The network after the last step, or, with ``validation``, the best on that.
@@ -94,21 +96,50 @@ def fit(
       >>> trained = fit(jax.random.key(0), models.get("mlp", num_classes=2), distilled, protocol="dc")
     """
     protocol = _checked(protocol, validation)
-    init_key, order_key, augment_key = jax.random.split(key, 3)
-    x, y = _training_rows(protocol, distilled, flip)
-    start = _init(model, init_key, x, y)
-    step, optimizer = _step(model, protocol, start, distilled, augment_key)
-    turn = _turn(protocol, len(distilled.x), order_key, step, x, y)
+    start, state, turn = _training(key, model, distilled, protocol, flip, start)
 
     def train(state: tuple, first: int | jax.Array, count: int) -> tuple:
         return lax.scan(turn, state, first + jnp.arange(count))[0]
 
-    state = start, optimizer.init(start["params"])
     if protocol.patience:
         variables = _best(model, protocol, train, state, validation, protocols.steps(protocol, len(distilled.x)))
     else:
         variables = train(state, 0, protocol.epochs or protocols.steps(protocol, len(distilled.x)))[0]
     return Network(variables, start if protocol.centred else None)
+
+
+def fit_along(
+    key: jax.Array, model: nn.Module, distilled: Distilled, lengths: jax.Array, *, protocol: Protocol | str
+) -> Network:
+    """One training looked at several times: the networks of ``fit`` after each of ``lengths`` steps, stacked.
+
+    Args:
+      key, model, distilled: as in ``fit``.
+      lengths: ``[l]`` numbers of steps (of epochs, for a protocol that counts those), ascending; may be traced.
+      protocol: one that does not stop early. A schedule runs over its own number of steps, whatever the lengths.
+
+    Returns:
+      A ``Network`` whose leaves have a leading axis of length ``l``.
+
+    Raises:
+      InputError: as in ``fit``, or lengths that do not ascend.
+    """
+    protocol, where = _checked(protocol, None), "evaluation.train.fit_along"
+    lengths = jnp.asarray(lengths, jnp.int32)
+    if not checks.is_traced(lengths):
+        rising = len(lengths) > 0 and np.all(np.diff(lengths, prepend=-1) > 0)
+        checks.require(bool(rising), where, f"lengths is {lengths.tolist()}; expected ascending numbers of steps")
+    start, state, turn = _training(key, model, distilled, protocol, flip=False)
+
+    def until(carry: tuple, last: jax.Array) -> tuple:
+        state, first = carry
+        state = lax.fori_loop(first, last, lambda i, state: turn(state, i)[0], state)
+        return (state, last), state[0]
+
+    variables = lax.scan(until, (state, jnp.zeros((), jnp.int32)), lengths)[1]
+    if not protocol.centred:
+        return Network(variables)
+    return Network(variables, jax.tree.map(lambda a: jnp.broadcast_to(a, (len(lengths), *a.shape)), start))
 
 
 def predict(
@@ -225,6 +256,16 @@ def _train_all(keys, sets, validation, x_test, *, model, protocol, flip, paralle
 
     indices = jnp.arange(len(keys)) % len(sets.x)
     return lax.map(one, (keys, indices), batch_size=parallel if parallel > 1 else None)
+
+
+def _training(key, model, distilled, protocol, flip, start=None):
+    """``(start variables, state before the first step, turn)`` of one training."""
+    init_key, order_key, augment_key = jax.random.split(key, 3)
+    x, y = _training_rows(protocol, distilled, flip)
+    start = _init(model, init_key, x, y) if start is None else start
+    step, optimizer = _step(model, protocol, start, distilled, augment_key)
+    turn = _turn(protocol, len(distilled.x), order_key, step, x, y)
+    return start, (start, optimizer.init(start["params"])), turn
 
 
 def _step(model, protocol, start, distilled, key):

@@ -10,6 +10,7 @@ arXiv:2210.12067.
 - The set is ``x M``, with a linear map ``M`` of all pixels, the identity at first, learned along with ``x``.
 - With images to validate on, the result is the set of the best validation loss, and learning ends once that has not
   fallen for ``patience`` steps.
+- Corruption: entries of the set, chosen at random with probability ``rho``, keep the values of the starting set.
 
 It is FRePo with a network that is never trained.
 """
@@ -50,13 +51,21 @@ class Best(NamedTuple):
     key: jax.Array
 
 
+class Frozen(NamedTuple):
+    """Which entries ``mask [m, ...]`` of the set never change, and the starting set ``x [m, ...]`` that they are of."""
+
+    mask: jax.Array
+    x: jax.Array
+
+
 class State(NamedTuple):
-    """What is learned, the optimizer's state, the best set so far if there is validation, and steps taken."""
+    """What is learned, the optimizer's state, the best set so far if there is validation, steps taken, corruption."""
 
     learned: Learned
     opt_state: optax.OptState
     best: Best | None
     count: jax.Array
+    frozen: Frozen | None
 
 
 class Info(NamedTuple):
@@ -118,6 +127,7 @@ def make(
     validate_every: int = 40,
     validation_networks: int = 16,
     patience: int = 1000,
+    rho: float = 0.0,
     block_size: int = 1280,
     solve_dtype: Any = "float64",
 ) -> Method:
@@ -136,6 +146,8 @@ def make(
       validate_every: steps between two looks at them.
       validation_networks: how many, the same ones each time.
       patience: steps without a lower validation loss after which nothing changes any more.
+      rho: probability in 0..1 with which an entry of an image is frozen at its starting value, behind the linear map;
+        for a set that hides real images start from noise. (The authors' program whitens the result once more.)
       block_size: images that go through a network at once, for more than that many; 0 for all through all networks.
       solve_dtype: precision of the solve.
 
@@ -172,6 +184,7 @@ def make(
         checks.whole(where, name, count)
     checks.at_least(where, "patience", patience, validate_every)
     checks.whole(where, "block_size", block_size, 0)
+    checks.within(where, "rho", rho, 0.0, 1.0)
 
     def random_kernel(key, x, count):
         return random_features.draw(
@@ -182,8 +195,8 @@ def make(
             block_size=block_size,
         )
 
-    def objective(at, kernel_fn, batch):
-        x_s = _transformed(at)
+    def objective(at, kernel_fn, batch, frozen):
+        x_s = _set(at, frozen)
         return outer_loss(kernel_fn, x_s, at.y, at.log_temp, batch, loss=loss, reg=reg, solve_dtype=solve_dtype)
 
     def init(key, distilled0):
@@ -200,16 +213,20 @@ def make(
                 jnp.array(count),
                 jax.random.bits(key, (2,), "uint32"),
             )
-        return State(start, optimizer.init(start), best, count)
+        frozen = None
+        if rho:
+            mask = jax.random.bernoulli(jax.random.fold_in(key, 1), rho, x.shape)
+            frozen = Frozen(mask, jnp.array(x))
+        return State(start, optimizer.init(start), best, count, frozen)
 
-    def better(best, learned, count):
+    def better(best, learned, count, frozen):
         """``best`` after a look at the validation images, if one is due."""
 
         def look():
             kernel_fn = random_kernel(
                 jax.random.wrap_key_data(best.key, impl="threefry2x32"), learned.x, validation_networks
             )
-            value = objective(learned, kernel_fn, validation)[0].astype(best.loss.dtype)
+            value = objective(learned, kernel_fn, validation, frozen)[0].astype(best.loss.dtype)
             found = Best(learned, value, count, best.key)
             return jax.tree.map(lambda a, b: jnp.where(value < best.loss, a, b), found, best)
 
@@ -217,15 +234,16 @@ def make(
 
     def step(key, state, batch):
         kernel_fn = random_kernel(key, state.learned.x, networks)
-        (value, accuracy), gradient = jax.value_and_grad(objective, has_aux=True)(state.learned, kernel_fn, batch)
+        slope = jax.value_and_grad(objective, has_aux=True)
+        (value, accuracy), gradient = slope(state.learned, kernel_fn, batch, state.frozen)
         updates, opt_state = optimizer.update(gradient, state.opt_state)
         changes = {n: -rates[n] * getattr(updates, n) for n in learned if learned[n]}
         new = state.learned._replace(**{n: getattr(state.learned, n) + change for n, change in changes.items()})
         if validation is None:
-            return State(new, opt_state, None, state.count + 1), Info(value, accuracy, jnp.zeros(()))
+            return State(new, opt_state, None, state.count + 1, state.frozen), Info(value, accuracy, jnp.zeros(()))
         stopped = state.count - state.best.at >= patience
-        best = lax.cond(stopped, lambda: state.best, lambda: better(state.best, new, state.count + 1))
-        after = State(new, opt_state, best, state.count + 1)
+        best = lax.cond(stopped, lambda: state.best, lambda: better(state.best, new, state.count + 1, state.frozen))
+        after = State(new, opt_state, best, state.count + 1, state.frozen)
         after = jax.tree.map(lambda a, b: jnp.where(stopped, a, b), state, after)
         return after, Info(value, accuracy, stopped.astype(jnp.float32))
 
@@ -234,13 +252,14 @@ def make(
         if state.best is not None:  # before the first look there is none
             looked = jnp.isfinite(state.best.loss)
             result = jax.tree.map(lambda a, b: jnp.where(looked, a, b), state.best.learned, result)
-        return Distilled(_transformed(result), result.y)
+        return Distilled(_set(result, state.frozen), result.y)
 
     return Method(init, step, distilled)
 
 
-def _transformed(at: Learned) -> jax.Array:
-    """The support ``x M``."""
-    if at.transform is None:
-        return at.x
-    return (at.x.reshape(at.x.shape[0], -1) @ at.transform).reshape(at.x.shape)
+def _set(at: Learned, frozen: Frozen | None) -> jax.Array:
+    """The support ``x M``, with the frozen entries of the starting set in their places."""
+    x = at.x
+    if at.transform is not None:
+        x = (x.reshape(x.shape[0], -1) @ at.transform).reshape(x.shape)
+    return x if frozen is None else jnp.where(frozen.mask, frozen.x, x)

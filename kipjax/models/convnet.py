@@ -72,8 +72,11 @@ class ConvNet(Classifier):
             x = self._conv(x, width, f"conv{i}", padding=1 if i else padding)
             if self.norm_placement == "after_conv":
                 x = self._norm(x, train, f"norm{i}")
-            x = layers.pool(self._act(x), self.pool)
+            x = self._pool(self._act(x))
         return x
+
+    def _pool(self, x):
+        return layers.pool(x, self.pool)
 
 
 def depth_for(side: int) -> int:

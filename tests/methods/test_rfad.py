@@ -179,3 +179,19 @@ def test_what_is_not_learned_stays():
 def test_bad_input_is_named(options, message):
     with pytest.raises(InputError, match=message):
         rfad.make(networks.Small(K), **options)
+
+
+def test_frozen_entries_never_change_a_bit_and_the_others_do():
+    start, batch = problem()
+    method = rfad.make(networks.Small(K), networks=2, learning_rate=0.1, transform_rate=0.1, rho=0.4, solve_dtype=None)
+    state = first = method.init(jax.random.key(0), start)
+    mask = np.asarray(first.frozen.mask)
+    assert mask.shape == start.x.shape and 0.15 < mask.mean() < 0.65
+    for i in range(3):
+        state, _ = jax.jit(method.step)(jax.random.key(i), state, batch)
+    x = np.asarray(method.distilled(state).x)
+    np.testing.assert_array_equal(x[mask], np.asarray(start.x)[mask])
+    assert np.all(x[~mask] != np.asarray(start.x)[~mask])
+    assert rfad.make(networks.Small(K)).init(jax.random.key(0), start).frozen is None
+    with pytest.raises(InputError, match="rho"):
+        rfad.make(networks.Small(K), rho=1.5)

@@ -1,0 +1,172 @@
+"""Membership inference against networks trained on distilled sets, on the real images, a subset, and unrelated images.
+
+python -m experiments.distill --config=configs/rcig/fashion_mnist.py:50 --config.data.train_size=10000 --workdir=RUN
+python -m experiments.mia --artifact=RUN/distilled.npz --out=runs/mia
+python -m experiments.mia --flagfile=configs/mia/fashion_mnist.flags --out=runs/mia
+
+The members of chunk i are training images chunk_size i .. chunk_size (i + 1) - 1; the artifact must have been distilled
+from those alone (``config.data.train_start`` and ``train_size``). The control is trained on the chunk after it (before,
+for the last). Writes results.json, table.txt and curves.png: accuracy and AUC against training steps.
+"""
+
+import os
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+
+from experiments import cli, findings, tables
+from kipjax import checks, data, models
+from kipjax.evaluation import metrics, mia, train
+from kipjax.io import charts
+
+FLAGS = flags.FLAGS
+findings.define_data("fashion_mnist")
+flags.DEFINE_list("artifact", [], "Distilled sets (.npz), each distilled from one chunk.")
+flags.DEFINE_list("chunk", ["0"], "Chunks of the training set, from 0.")
+flags.DEFINE_integer("chunk_size", 10_000, "Training images of a chunk: the members.", lower_bound=12)
+flags.DEFINE_integer("subset_size", 500, "Random members for the baseline 'subset'; 0 for none.", lower_bound=0)
+flags.DEFINE_bool("real", True, "Train on all members too.")
+flags.DEFINE_bool("control", True, "Train on another chunk too.")
+flags.DEFINE_list("lengths", [str(length) for length in mia.LENGTHS], "Training steps after which to attack.")
+flags.DEFINE_list("attacks", list(mia.ATTACKS), f"Attacks, of {', '.join(mia.ATTACKS)}.")
+flags.DEFINE_enum("grid", "paper", sorted(mia.GRIDS), "Hyperparameters that the attacks choose among.")
+flags.DEFINE_string("arch", "convnet", f"Network: NAME or NAME:NORM of {', '.join(models.names())}.")
+flags.DEFINE_integer("width", 128, "Filters of the first layer of a ConvNet.", lower_bound=1)
+flags.DEFINE_bool("augment", True, "Augment the images in training, as the papers do.")
+flags.DEFINE_integer("seeds", 1, "Networks on each set and chunk (the papers: 5).", lower_bound=1)
+
+
+def main() -> None:
+    findings.folder()
+    lengths, began = findings.whole_numbers("lengths"), time.monotonic()
+    found = findings.inputs(FLAGS.artifact)
+    _require_placed(found)
+    audits = {number: _chunk(number, found, lengths) for number in findings.whole_numbers("chunk")}
+    rows = [{"chunk": number, **audit._asdict()} for number, some in audits.items() for audit in some]
+    merged = [audit for some in audits.values() for audit in some]
+    _plot(merged, os.path.join(FLAGS.out, "curves.png"))
+    findings.write(rows, _table(merged, lengths[-1]), fprs=mia.FPRS, seconds=time.monotonic() - began)
+
+
+def _chunk(number, found, lengths):
+    """The audits of one chunk: of the sets distilled from it, each in its own space, then the baselines."""
+    whole = findings.dataset()
+    members = mia.chunk(len(whole.x_train), number, FLAGS.chunk_size)
+    options = {"lengths": lengths, "seeds": FLAGS.seeds, "attacks": FLAGS.attacks, "grid": FLAGS.grid}
+    options |= {"protocol": _protocol(), "key": jax.random.fold_in(jax.random.key(FLAGS.seed), number)}
+    chunk = findings.dataset(int(members[0]), FLAGS.chunk_size)
+    audits = []
+    for item in found:
+        if _members(item) != (members[0], FLAGS.chunk_size):
+            continue
+        checks.require(
+            (item.source.name, item.source.image_size) == (FLAGS.data, FLAGS.image_size),
+            item.path,
+            f"was distilled from {item.source.name} at image_size {item.source.image_size}; set --data and "
+            "--image_size to those",
+        )
+        task, distilled = findings.task(chunk, item.made.preprocess), jax.tree.map(jnp.asarray, item.made.distilled)
+        audits += mia.evaluate(
+            task, np.arange(FLAGS.chunk_size), distilled={_name(item): distilled}, subset_size=0, real=False,
+            model=_model(task), **options,
+        )  # fmt: skip
+    return audits + _baselines(whole, members, number, options)
+
+
+def _baselines(whole, members, number, options):
+    if not (FLAGS.real or FLAGS.control or FLAGS.subset_size):
+        return []
+    control = _control(len(whole.x_train), number) if FLAGS.control else None
+    used = members if control is None else np.concatenate([members, control])
+    # Preprocessing is fitted on the members, so that nothing else is known of them.
+    preprocess = data.preprocess.fit(whole.x_train[members], FLAGS.preprocess)
+    task = findings.task(whole._replace(x_train=whole.x_train[used], y_train=whole.y_train[used]), preprocess)
+    rows = np.arange(len(used))
+    return mia.evaluate(
+        task, rows[: len(members)], control=rows[len(members) :], subset_size=FLAGS.subset_size, real=FLAGS.real,
+        model=_model(task), **options,
+    )  # fmt: skip
+
+
+def _control(total, number):
+    """The chunk after it, or before it for the last."""
+    count = total // FLAGS.chunk_size
+    checks.require(count > 1, "--control", "there is no second chunk; lower --chunk_size, or pass --nocontrol")
+    return mia.chunk(total, number + 1 if number + 1 < count else number - 1, FLAGS.chunk_size)
+
+
+def _model(task):
+    return train.build(FLAGS.arch, task, width=FLAGS.width)
+
+
+def _protocol():
+    protocol = mia.PROTOCOL._replace(steps=findings.whole_numbers("lengths")[-1])
+    return protocol if FLAGS.augment else protocol._replace(augment=("none", "none"))
+
+
+def _members(item):
+    return item.source.train_start, item.source.train_size
+
+
+def _require_placed(found):
+    chunks = [(number * FLAGS.chunk_size, FLAGS.chunk_size) for number in findings.whole_numbers("chunk")]
+    for item in found:
+        start, size = _members(item)
+        checks.require(
+            _members(item) in chunks,
+            item.path,
+            f"was distilled from {f'{size} images from row {start} on' if size else 'all images'}, which is none of "
+            f"the chunks {','.join(FLAGS.chunk)} of {FLAGS.chunk_size}; distil with --config.data.train_start and "
+            "--config.data.train_size",
+        )
+
+
+def _name(item):
+    """Sets of one method and size, from several chunks, share a row of the table."""
+    return f"{item.made.meta.get('method', '?')}, {len(item.made.distilled.x)} images"
+
+
+def _table(audits, length):
+    last = [audit for audit in audits if audit.steps == length]
+    names = list(dict.fromkeys(audit.trained_on for audit in last))
+    attacks = list(dict.fromkeys(audit.attack for audit in last))
+
+    def grid(title, cell):
+        rows = {}
+        for name in names:
+            of_name = {which: [a for a in last if (a.trained_on, a.attack) == (name, which)] for which in attacks}
+            n, accuracy = len(of_name[attacks[0]]), [a.accuracy for a in of_name[attacks[0]]]
+            row = [tables.spread(accuracy, scale=100), *(tables.spread(cell(some)) for some in of_name.values())]
+            rows[name] = [str(n), *row]
+        return f"{title}\n{tables.grid('trained on', ['n', 'accuracy %', *attacks], rows)}"
+
+    parts = [grid(f"AUC after {length} steps; 0.5 is guessing", lambda some: [a.auc for a in some])]
+    parts.append(
+        grid("AUC over the members really in the training set", lambda some: [a.used_auc for a in some if a.used])
+    )
+    for i, fpr in enumerate(mia.FPRS):
+        title = f"share of members found at {100 * fpr:g} % false alarms"
+        parts.append(grid(title, lambda some, i=i: [a.tpr[i] for a in some]))
+    parts.append("n: networks, over chunks and seeds; mean ± standard deviation")
+    return "\n\n".join(parts)
+
+
+def _plot(audits, path):
+    """Figure 3 of RCIG: accuracy, and the AUC of the MLP attack (or the last one), against training steps."""
+    which = "mlp" if "mlp" in FLAGS.attacks else FLAGS.attacks[-1]
+    panels = {"test accuracy": "accuracy", f"AUC, {which}": "auc"}
+    drawn = {label: {} for label in panels}
+    for name in dict.fromkeys(audit.trained_on for audit in audits):
+        some = [a for a in audits if (a.trained_on, a.attack) == (name, which)]
+        steps = sorted({a.steps for a in some})
+        for label, field in panels.items():
+            found = [metrics.summarize(getattr(a, field) for a in some if a.steps == step) for step in steps]
+            drawn[label][name] = charts.Curve(steps, [s.mean for s in found], [s.std for s in found])
+    charts.curves(path, drawn, x_label="training steps", log_x=True, level=0.5)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,361 @@
+"""Neural architecture search on a proxy: do networks rank alike when trained on a small set and on the whole?
+
+The space of DC (arXiv:2006.05929, section 4.3), DSA and DM: 720 ConvNets of width 32 to 256, depth 1 to 4, five norms,
+three activations and three poolings. Every one is trained on a proxy set. A proxy is judged by the rank correlation of
+the accuracies with those of training on the whole set, for all networks and for the best, by the accuracy of the
+network that it selects, and by time and stored images. *Early stopping* is the whole set for as many steps as a proxy.
+
+Networks whose parameters have the same shapes (which differ in activation, or in the kind of pooling) are one compiled
+program, and run together where the device is wide enough.
+"""
+
+import functools
+import itertools
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jax import lax
+
+from kipjax import checks, models
+from kipjax.core import labels
+from kipjax.data import draw
+from kipjax.evaluation import protocols, train
+from kipjax.evaluation.protocols import Protocol
+from kipjax.evaluation.result import Task
+from kipjax.models import activations, convnet, layers
+from kipjax.types import Distilled
+
+__all__ = [
+    "FULL",
+    "PROTOCOL",
+    "WORDS",
+    "Architecture",
+    "Correlation",
+    "Search",
+    "build",
+    "correlation",
+    "evaluate",
+    "search",
+    "space",
+]
+
+WORDS: dict[str, tuple] = {
+    "width": (32, 64, 128, 256),
+    "depth": (1, 2, 3, 4),
+    "norm": ("none", "batch", "layer", "instance", "group"),
+    "activation": ("sigmoid", "relu", "leaky"),
+    "pool": ("none", "max", "avg"),
+}
+"""The values of the 720 ConvNets."""
+
+PROTOCOL: Protocol = protocols.NAMED["dc"]._replace(name="nas", epochs=200, drop_epoch=101)
+"""How a network is trained on a proxy: DC's rule for so many epochs (200 for DM's 50 images per class; DC took 100)."""
+FULL: Protocol = PROTOCOL._replace(name="nas_full", epochs=100, drop_epoch=51)
+"""The same on the whole training set."""
+
+
+class Architecture(NamedTuple):
+    """One ConvNet of the space."""
+
+    width: int
+    depth: int
+    norm: str
+    activation: str
+    pool: str
+
+    def __str__(self) -> str:
+        return f"w{self.width} d{self.depth} {self.norm} {self.activation} {self.pool}"
+
+
+class Search(NamedTuple):
+    """All architectures trained on one set.
+
+    Attributes:
+      proxy: its name.
+      images: real or distilled images that have to be stored for it.
+      accuracies: ``[architectures, seeds]`` on the images that score it, in 0..1.
+      seconds: of training and scoring; ``compile_seconds`` come on top.
+    """
+
+    proxy: str
+    images: int
+    accuracies: np.ndarray
+    seconds: float
+    compile_seconds: float
+
+
+class Correlation(NamedTuple):
+    """Rank correlations over ``n`` networks, in -1..1; NaN where one of the rankings is a single tie."""
+
+    spearman: float
+    kendall: float
+    n: int
+
+
+def space(
+    *,
+    width: Sequence[int] = WORDS["width"],
+    depth: Sequence[int] = WORDS["depth"],
+    norm: Sequence[str] = WORDS["norm"],
+    activation: Sequence[str] = WORDS["activation"],
+    pool: Sequence[str] = WORDS["pool"],
+) -> list[Architecture]:
+    """All combinations, 720 unless some words are left out.
+
+    Args:
+      width, depth: any positive whole numbers.
+      norm, activation, pool: words that ``models.get("dc_convnet")`` knows.
+
+    Raises:
+      InputError: a word is unknown or repeated, there is none, or group norm's four groups do not divide a width.
+
+    Example:
+      >>> len(space()), len(space(width=[32], depth=[3]))
+      (720, 45)
+    """
+    where, known = (
+        "nas.space",
+        {"norm": models.norms.NORMS, "activation": activations.ACTIVATIONS, "pool": layers.POOLS},
+    )
+    chosen = {"width": width, "depth": depth, "norm": norm, "activation": activation, "pool": pool}
+    for name, values in chosen.items():
+        checks.require(len(values) > 0, where, f"{name} is empty; give at least one value")
+        checks.require(len(set(values)) == len(values), where, f"{name} is {list(values)}; give every value once")
+        for value in values:
+            if name in known:
+                checks.one_of(where, name, value, known[name])
+            else:
+                checks.whole(where, name, value)
+    found = [Architecture(*values) for values in itertools.product(*chosen.values())]
+    for one in found:
+        if one.norm == "group":
+            checks.divides(where, "width", one.width, "groups of group norm", 4)
+    return found
+
+
+def build(architecture: Architecture, num_classes: int) -> nn.Module:
+    """The ConvNet of DC with those words."""
+    return models.get("dc_convnet", num_classes=num_classes, **architecture._asdict())
+
+
+def correlation(proxy: Any, full: Any, *, top: float = 1.0, by: str = "proxy") -> Correlation:
+    """Rank correlation of two accuracies of the same networks, ties averaged.
+
+    Args:
+      proxy, full: ``[n]``, the means over seeds.
+      top: the best share of the networks (0.1: a tenth, rounded up), or their number if it is above 1.
+      by: the best by ``"proxy"``, which are those that a search would look at again, or by ``"full"``.
+
+    Raises:
+      InputError: fewer than two networks are left, or lengths differ.
+
+    Example:
+      >>> correlation([1, 2, 3, 4], [10, 20, 30, 40]).spearman
+      1.0
+    """
+    from scipy import stats
+
+    where = "nas.correlation"
+    proxy, full = np.asarray(proxy, np.float64), np.asarray(full, np.float64)
+    checks.same_length(where, "proxy", proxy, "full", full)
+    checks.one_of(where, "by", by, ("proxy", "full"))
+    checks.at_least(where, "top", top, 0.0, strict=True)
+    n = len(proxy) if top == 1 else int(np.ceil(round(top * len(proxy), 9))) if top < 1 else int(top)
+    checks.require(
+        2 <= n <= len(proxy),
+        where,
+        f"top = {top:g} of {len(proxy)} networks is {n}; a ranking needs at least 2 of them",
+    )
+    best = np.argsort(-(proxy if by == "proxy" else full), kind="stable")[:n]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", stats.ConstantInputWarning)
+        rules: Any = (stats.spearmanr, stats.kendalltau)
+        rho, tau = (rule(proxy[best], full[best]).statistic for rule in rules)
+    return Correlation(float(rho), float(tau), n)
+
+
+def search(
+    architectures: Sequence[Architecture],
+    distilled: Distilled,
+    x: Any,
+    classes: Any,
+    *,
+    protocol: Protocol = PROTOCOL,
+    name: str = "distilled",
+    key: jax.Array | None = None,
+    seeds: int = 1,
+    parallel: int = 0,
+    block_size: int = 250,
+) -> Search:
+    """Every architecture trained on one set and scored.
+
+    Args:
+      architectures: as of ``space``.
+      distilled: the set.
+      x: ``[n, h, w, c]`` images that score, ``classes [n]`` theirs.
+      protocol: of the training.
+      name: of the set in the result.
+      key: of all networks; that of one depends on its architecture alone, not on which others there are.
+      seeds: networks of each architecture.
+      parallel: networks of equal shapes trained at once; 0 for one after the other on CPU and all elsewhere.
+      block_size: images that go through each network at once.
+
+    Returns:
+      A ``Search``. A network that leaves the finite numbers counts as one that says the first class always.
+
+    Raises:
+      InputError: an architecture does not suit the images, or shapes do not fit.
+    """
+    where = "nas.search"
+    for option, value, low in (("seeds", seeds, 1), ("parallel", parallel, 0), ("block_size", block_size, 1)):
+        checks.whole(where, option, value, low)
+    checks.require(len(architectures) > 0, where, "architectures is empty; give at least one")
+    checks.same_length(where, "x", x, "classes", classes)
+    checks.same_example_shape(where, "distilled.x", distilled.x, "x", x)
+    distilled = jax.tree.map(jnp.asarray, distilled)
+    for one in architectures:
+        _require_suits(where, one, distilled)
+    key = jax.random.key(0) if key is None else key
+    x, classes = jnp.asarray(x), np.asarray(classes)
+    accuracies, seconds = np.zeros((len(architectures), seeds)), np.zeros(2)
+    for shape, members in _groups(architectures).items():
+        kinds, keys, choices = _members([architectures[i] for i in members], key, seeds)
+        at_once = min(parallel, len(keys)) or (1 if jax.default_backend() == "cpu" else len(keys))
+        began = time.monotonic()
+        program = _train_group.lower(
+            keys, choices, distilled, x,
+            shape=shape, kinds=kinds, protocol=protocol, parallel=at_once, block_size=block_size,
+        ).compile()  # fmt: skip
+        compiled = time.monotonic()
+        found = np.asarray(program(keys, choices, distilled, x))
+        seconds += compiled - began, time.monotonic() - compiled
+        accuracies[members] = (found == classes).mean(axis=1).reshape(len(members), seeds)
+    return Search(name, len(distilled.x), accuracies, float(seconds[1]), float(seconds[0]))
+
+
+def evaluate(
+    task: Task,
+    architectures: Sequence[Architecture],
+    proxies: Mapping[str, Distilled],
+    *,
+    protocol: Protocol = PROTOCOL,
+    full_protocol: Protocol = FULL,
+    early_stopping: bool = True,
+    validation_size: int = 0,
+    key: jax.Array | None = None,
+    seeds: int = 1,
+    **options: Any,
+) -> list[Search]:
+    """Searches on several proxies, by early stopping, and on the whole training set, which comes last.
+
+    Args:
+      task: the data.
+      architectures: as of ``space``.
+      proxies: sets by name, of random images, of a coreset, distilled, in the space of the task.
+      protocol: on the proxies; early stopping takes as many steps, at its first learning rate.
+      full_protocol: on the whole training set.
+      early_stopping: whether to search that way too; the steps are those on the first proxy.
+      validation_size: random training images that score the proxies and are in neither of the two sets of real images;
+        0 scores them on the test set, as the papers do. The whole set's networks are scored on the test set.
+      key: of everything.
+      seeds: networks of each architecture.
+      **options: of ``search``.
+
+    Returns:
+      A ``Search`` for each; ``correlation`` compares any of them with the last.
+
+    Raises:
+      InputError: as in ``search``; there is no proxy; too few training images.
+    """
+    where = "nas.evaluate"
+    checks.require(bool(proxies), where, "proxies is empty; give at least one set")
+    checks.whole(where, "validation_size", validation_size, 0)
+    n = len(task.x_train)
+    checks.require(
+        validation_size < n, where, f"validation_size is {validation_size} and there are {n} training images; lower it"
+    )
+    split_key, train_key = jax.random.split(jax.random.key(0) if key is None else key)
+    held_out = np.asarray(draw.without_replacement(split_key, validation_size, n))
+    rest = np.setdiff1d(np.arange(n), held_out)
+    x, classes = np.asarray(task.x_train), np.asarray(task.train_labels)
+    whole = Distilled(jnp.asarray(x[rest]), labels.one_hot(classes[rest], task.num_classes))
+    scores = (x[held_out], classes[held_out]) if validation_size else (task.x_test, task.test_labels)
+    run = functools.partial(search, architectures, key=train_key, seeds=seeds, **options)
+    found = [run(made, *scores, protocol=protocol, name=name) for name, made in proxies.items()]
+    if early_stopping:
+        count = protocols.steps(protocol, found[0].images)
+        stopped = protocol._replace(name="nas_early", steps=count, epochs=0, drop_epoch=0)
+        found.append(run(whole, *scores, protocol=stopped, name="early stopping"))
+    return [*found, run(whole, task.x_test, task.test_labels, protocol=full_protocol, name="whole set")]
+
+
+class _Kinds(NamedTuple):
+    """The activations and poolings that occur among networks of one program."""
+
+    activations: tuple[str, ...]
+    pools: tuple[str, ...]
+
+
+class _Either(convnet.ConvNet):
+    """A ConvNet whose activation and kind of pooling are numbers, which may differ between networks of one program."""
+
+    kinds: _Kinds = _Kinds((), ())
+    choice: Any = None
+
+    def _act(self, x):
+        return lax.switch(self.choice[0], [activations.activation(name) for name in self.kinds.activations], x)
+
+    def _pool(self, x):
+        kinds = [functools.partial(layers.pool, kind=kind) for kind in self.kinds.pools]
+        return lax.switch(self.choice[1], kinds, x)
+
+
+def _groups(architectures):
+    """``{what fixes the shapes: positions of the architectures}``."""
+    found = {}
+    for i, one in enumerate(architectures):
+        shape = one._replace(activation="", pool="none" if one.pool == "none" else "avg")
+        found.setdefault(shape, []).append(i)
+    return found
+
+
+def _members(architectures, key, seeds):
+    """What occurs among networks of one program, their keys ``[n seeds]`` and choices ``[n seeds, 2]``."""
+    kinds = _Kinds(*(tuple(sorted({getattr(a, name) for a in architectures})) for name in ("activation", "pool")))
+    keys, choices = [], []
+    for one in architectures:
+        number = int.from_bytes(str(one).encode(), "big") % (2**31 - 1)
+        keys += list(jax.random.split(jax.random.fold_in(key, number), seeds))
+        choices += [(kinds.activations.index(one.activation), kinds.pools.index(one.pool))] * seeds
+    return kinds, jnp.stack(keys), jnp.asarray(choices, jnp.int32)
+
+
+@functools.partial(jax.jit, static_argnames=("shape", "kinds", "protocol", "parallel", "block_size"))
+def _train_group(keys, choices, distilled, x, *, shape, kinds, protocol, parallel, block_size):
+    """Classes ``[networks, n]`` that networks of equal shapes assign."""
+    dc = build(shape._replace(activation="relu"), distilled.y.shape[1])
+    fields = {name: getattr(dc, name) for name in dc.__dataclass_fields__ if name not in ("parent", "name")}
+
+    def one(args):
+        key, choice = args
+        model = _Either(**fields, kinds=kinds, choice=choice)
+        trained = train.fit(key, model, distilled, protocol=protocol)
+        outputs = train.predict(model, trained, x, protocol=protocol, block_size=block_size)
+        return labels.classes(jnp.where(jnp.isfinite(outputs).all(axis=1, keepdims=True), outputs, 0.0))
+
+    return lax.map(one, (keys, choices), batch_size=parallel if parallel > 1 else None)
+
+
+def _require_suits(where, architecture, distilled):
+    """Without computing anything."""
+    model = build(architecture, distilled.y.shape[1])
+    try:
+        jax.eval_shape(functools.partial(model.init, train=True), jax.random.key(0), distilled.x[:2])
+    except checks.InputError as error:
+        raise checks.InputError(f"{where}: {architecture}: {error}; leave it out of the space") from None

@@ -1,0 +1,118 @@
+"""Plots of results: curves with their spread, and clouds of points. As in ``plots``, pyplot is never imported."""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from kipjax import checks
+from kipjax.io import _files
+
+__all__ = ["Curve", "curves", "points"]
+
+
+class Curve(NamedTuple):
+    """``mean [n]`` over ``x [n]``, with a band of one ``std [n]`` (NaN for none) either way."""
+
+    x: Sequence[float]
+    mean: Sequence[float]
+    std: Sequence[float] | None = None
+
+
+def curves(
+    path: str | os.PathLike,
+    panels: Mapping[str, Mapping[str, Curve]],
+    *,
+    x_label: str,
+    log_x: bool = False,
+    level: float | None = None,
+) -> None:
+    """Writes a PNG with a panel for each quantity and in each a curve for each name.
+
+    Args:
+      path: the PNG file.
+      panels: ``{y label: {name: Curve}}``; a name has the same colour in all panels.
+      x_label: what all have on the x axis; ``log_x`` makes it logarithmic.
+      level: a value of y to compare with, dashed in the last panel.
+
+    Raises:
+      InputError: there is nothing to plot, curves of unequal lengths, or a path that cannot be written.
+    """
+    names = _names("charts.curves", panels)
+    figure, axes = _figure(len(panels))
+    for axis, (y_label, some) in zip(axes, panels.items()):
+        for name, curve in some.items():
+            x, mean = (np.asarray(values, float) for values in curve[:2])
+            checks.same_length("charts.curves", "x", x, f"{name}: mean", mean)
+            std = np.nan_to_num(np.asarray(curve.std, float)) if curve.std is not None else np.zeros_like(mean)
+            color = f"C{names.index(name) % 10}"
+            axis.plot(x, mean, "o-", color=color, markersize=4, label=name)
+            axis.fill_between(x, mean - std, mean + std, color=color, alpha=0.2, linewidth=0)
+        if log_x:
+            axis.set_xscale("log")
+        _describe(axis, x_label, y_label)
+    if level is not None:
+        axes[-1].axhline(level, color="0.5", linestyle="--", linewidth=1)
+    _save("charts.curves", path, figure, axes)
+
+
+def points(
+    path: str | os.PathLike,
+    clouds: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    *,
+    x_label: str,
+    y_label: str,
+    diagonal: bool = False,
+) -> None:
+    """Writes a PNG with a cloud of points for each name.
+
+    Args:
+      path: the PNG file.
+      clouds: ``{name: (x [n], y [n])}``.
+      x_label, y_label: of the axes.
+      diagonal: draw the line where both are equal.
+
+    Raises:
+      InputError: there is nothing to plot, unequal lengths, or a path that cannot be written.
+    """
+    _names("charts.points", {"points": clouds})
+    figure, (axis,) = _figure(1)
+    for name, (x, y) in clouds.items():
+        checks.same_length("charts.points", f"{name}: x", x, "y", y)
+        axis.scatter(x, y, s=12, alpha=0.7, linewidth=0, label=name)
+    if diagonal:
+        axis.axline((0, 0), slope=1, color="0.5", linestyle="--", linewidth=1)
+        values = np.concatenate([np.concatenate([np.asarray(x), np.asarray(y)]) for x, y in clouds.values()])
+        room = 0.05 * (np.ptp(values) or 1.0)
+        axis.set(xlim=(values.min() - room, values.max() + room), ylim=(values.min() - room, values.max() + room))
+    _describe(axis, x_label, y_label)
+    _save("charts.points", path, figure, [axis])
+
+
+def _names(where: str, panels: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    names = list(dict.fromkeys(name for some in panels.values() for name in some))
+    checks.require(bool(names), where, "there is nothing to plot; give at least one curve or cloud")
+    return names
+
+
+def _figure(panels: int) -> tuple[Any, list[Any]]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.8 * panels, 3.8), dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, list(figure.subplots(1, panels, squeeze=False)[0])
+
+
+def _describe(axis: Any, x_label: str, y_label: str) -> None:
+    axis.set_xlabel(x_label, parse_math=False)
+    axis.set_ylabel(y_label, parse_math=False)
+    axis.grid(alpha=0.3)
+
+
+def _save(where: str, path: str | os.PathLike, figure: Any, axes: list[Any]) -> None:
+    legend = axes[0].legend(fontsize=8)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+    _files.atomic_write(where, path, lambda file: figure.savefig(file, format="png"))

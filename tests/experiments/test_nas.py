@@ -1,0 +1,61 @@
+"""Architecture search from the command line."""
+
+import json
+
+import jax
+import pytest
+
+import kipjax
+from kipjax import data
+from kipjax.evaluation import nas
+from kipjax.io import artifact as artifact_file
+from tests.experiments.test_mia import cli
+
+SMALL = ["--data=digits", "--width=2", "--depth=1", "--norm=none", "--pool=avg", "--full_size=50", "--test_size=20"]
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory):
+    """Ten real digits as a set of some method."""
+    found, path = data.load("digits"), tmp_path_factory.mktemp("set") / "set.npz"
+    preprocess = data.preprocess.fit(found.x_train, "standardize")
+    x = data.preprocess.apply(preprocess, found.x_train)
+    made = data.initial.real(jax.random.key(0), x, found.y_train, ipc=1, num_classes=10)
+    kipjax.save(path, artifact_file.Artifact(made, preprocess, {"dataset": "digits", "method": "some"}))
+    return path
+
+
+def test_one_command_makes_table_plot_and_results(artifact, tmp_path):
+    flags = ["--epochs=2", "--full_epochs=2", "--top=2", "--noearly_stopping", "--random_ipc=1"]
+    done = cli("nas", *SMALL, *flags, f"--artifact={artifact}", f"--out={tmp_path / 'nas'}")
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "nas" / "results.json").read_text())
+    assert [(row["proxy"], row["images"]) for row in found["rows"]] == [("some", 10), ("random", 10), ("whole set", 50)]
+    assert len(found["architectures"]) == 3 and found["flags"]["top"] == 2
+    first, _, last = ([sum(a) / len(a) for a in row["accuracies"]] for row in found["rows"])
+    line = next(line for line in done.stdout.splitlines() if line.startswith("some"))
+    assert f"{nas.correlation(first, last).spearman:.2f}" in line.split()
+    assert (tmp_path / "nas" / "correlation.png").read_bytes()[1:4] == b"PNG"
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--norm=batchnorm"], "choose one of none, batch"),
+        (["--width=wide"], "expected whole numbers"),
+        (["--top=0.1"], "at least 2"),
+        (["--depth=4", "--top=2", "--random_ipc=1"], "leave it out"),
+    ],
+)
+def test_bad_input_ends_in_a_line(tmp_path, flags, words):
+    done = cli("nas", *SMALL, f"--out={tmp_path}", *flags)
+    assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr, done.stderr
+    assert len(done.stderr.strip().splitlines()) <= 2
+
+
+def test_sets_of_different_spaces_are_refused(artifact, tmp_path):
+    made = kipjax.load(artifact)
+    other = tmp_path / "other.npz"
+    kipjax.save(other, made._replace(preprocess=made.preprocess._replace(mean=made.preprocess.mean + 1)))
+    done = cli("nas", *SMALL, "--top=2", f"--artifact={artifact},{other}", f"--out={tmp_path}")
+    assert done.returncode == 2 and "another space" in done.stderr
