@@ -67,6 +67,9 @@ flags.DEFINE_string("out", None, "Also write the results to this JSON file.")
 flags.mark_flag_as_required("artifact")
 
 
+BY = {"unrolled": "networks trained as the set was unrolled", "neighbours": "nearest neighbours"}
+
+
 class Scored(NamedTuple):
     """One artifact, the task that it was scored on, and its results."""
 
@@ -210,7 +213,8 @@ def _first(task, size):
 def _lines(scored):
     text = []
     for path, made, task, results in scored:
-        table = _trained(made, task, results) if _training() else report.table(results, len(task.x_test))
+        by = BY.get(FLAGS.protocol, "kernel ridge regression")
+        table = _trained(made, task, results) if _training() else report.table(results, len(task.x_test), by=by)
         text += [path, table]
         if FLAGS.protocol == "worth":
             text.append(f"  {krr.worth(results)}")

@@ -186,7 +186,7 @@ def _unrolled(config, experiment, made, meta, **options):
         held_out = config.pretrain.networks > method.networks
         some = build.pretrained(config, experiment.task, jax.random.key(config.seed + held_out))
     elif method.get("start") == "fixed":
-        key = jax.random.split(jax.random.key(config.seed))[1]  # that of the run's init
+        key = jax.random.split(jax.random.key(meta.get("seed", config.seed)))[1]  # that of the run's init
         some = jax.jit(lambda k: dd.starts(k, model, experiment.start.x, method.networks))(key)
     momentum = np.asarray(meta.get("momentum", 0.0), np.float32)
     return unrolled.evaluate(
@@ -316,7 +316,7 @@ def _sentences(workdir, made, config, suffix):
     names = dataset.class_names
     lines = [", ".join(f"{n} {v:.2f}" for n, v in zip(names, s.label)) + "\t" + s.words for s in found]
     path = os.path.join(workdir, f"sentences{suffix}.txt")
-    with open(path, "w") as file:
+    with open(path, "w", encoding="utf-8") as file:
         file.write("\n".join(lines) + "\n")
     return path
 

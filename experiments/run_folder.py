@@ -17,7 +17,8 @@ __all__ = ["MAY_CHANGE", "check_schedule", "claim", "prepare", "require_identica
 MAY_CHANGE = ("steps", "eval_every", "evaluation", "checkpoint_every", "checkpoints_kept", "devices")
 """Fields that a resumed run may change: they do not touch what was computed so far."""
 
-FILES = ("config.json", "metrics.jsonl", "distilled.npz", "distilled.png", "labels.png", "summary.json")
+FILES = ("config.json", "metrics.jsonl", "summary.json", "distilled.npz", "distilled.png")
+FILES += ("labels.png", "sentences.txt")
 
 
 def check_schedule(config: ml_collections.ConfigDict) -> None:

@@ -215,6 +215,6 @@ def _require_finite(line, step, checkpoints, rolled_back):
         raise interruption.Diverged(
             f"experiments.distill: {', '.join(bad)} not finite by step {step}; the last good checkpoint is "
             f"{f'step {good[-1]}' if good else 'none'}. Likely a kernel matrix that does not factorise (raise "
-            "--config.method.reg and solve in float64) or too large a step size",
+            "--config.method.reg and solve in float64, where the method has them) or too large a step size",
             rolled_back=rolled_back,
         )

@@ -86,7 +86,7 @@ def read_tsv(path: str | os.PathLike, *, text: int = -1, value: int = 1) -> tupl
     where = f"text.read_tsv: {os.fspath(path)}"
     checks.require(pathlib.Path(path).is_file(), where, "there is no such file; check the path")
     texts, values = [], []
-    for number, line in enumerate(pathlib.Path(path).read_text(errors="replace").splitlines(), 1):
+    for number, line in enumerate(pathlib.Path(path).read_text(encoding="utf-8", errors="replace").split("\n"), 1):
         if not line.strip():
             continue
         fields = line.split("\t")
@@ -99,6 +99,7 @@ def read_tsv(path: str | os.PathLike, *, text: int = -1, value: int = 1) -> tupl
             values.append(float(fields[value]))
         except ValueError:
             raise checks.InputError(f"{where}: line {number} has {fields[value]!r} where a number belongs") from None
+        checks.require(np.isfinite(values[-1]), where, f"line {number} has {fields[value]!r}, no finite number")
         texts.append(fields[text].strip())
         checks.require(bool(texts[-1]), where, f"line {number} has an empty text; remove the line")
     checks.require(bool(texts), where, "the file has no lines")
@@ -172,7 +173,7 @@ def glove(path: str | os.PathLike, words: Sequence[str], *, dimension: int | Non
     with open(path, encoding="utf-8", errors="replace") as file:
         for number, line in enumerate(file, 1):
             word, *entries = line.rstrip().split(" ")
-            if number == 1 and len(entries) == 1 and word.isdigit() and entries[0].isdigit():
+            if number == 1 and len(entries) == 1 and _whole(word) and _whole(entries[0]):
                 header = int(word), int(entries[0])
                 continue
             if not line.strip():
@@ -331,8 +332,15 @@ def dataset(
     from sklearn.model_selection import train_test_split
 
     checks.require(0 < test_fraction < 1, "text.dataset", f"test_fraction is {test_fraction}; it must be in (0, 1)")
-    rows = np.array([i for i, text in enumerate(corpus.texts) if tokenize(text)])
+    rows = np.array([i for i, text in enumerate(corpus.texts) if tokenize(text)], int)
     classes = np.asarray(corpus.labels)
+    counts = np.bincount(classes[rows], minlength=len(corpus.class_names))
+    checks.require(
+        counts.min() >= 2,
+        "text.dataset",
+        f"class {corpus.class_names[counts.argmin()]!r} has {counts.min()} sentences with words; each class needs two, "
+        "one to train on and one to test",
+    )
     parts = train_test_split(rows, test_size=test_fraction, random_state=seed, stratify=classes[rows])
     train, test = ([corpus.texts[i] for i in part] for part in parts)
     y_train, y_test = (classes[np.asarray(part)] for part in parts)
@@ -373,9 +381,18 @@ def load(name: str, data_dir: str | os.PathLike | None) -> tuple[Dataset, Vector
     return dataset(corpus, vectors, length=length, dimension=dimension)
 
 
+def _whole(entry):
+    return entry.isascii() and entry.isdigit() and len(entry) < 16
+
+
 def _numbers(where, number, entries):
     try:
-        return np.array(entries, np.float32)
+        with np.errstate(over="ignore"):
+            vector = np.array(entries, np.float32)
+        checks.require(bool(np.isfinite(vector).all()), where, f"line {number} has entries that are not finite")
+        return vector
+    except checks.InputError:
+        raise
     except ValueError:
         raise checks.InputError(f"{where}: line {number} has entries that are no numbers") from None
 

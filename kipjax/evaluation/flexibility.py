@@ -6,7 +6,7 @@ from typing import Any
 from flax import linen as nn
 
 from kipjax import checks
-from kipjax.evaluation import train
+from kipjax.evaluation import protocols, train
 from kipjax.evaluation.protocols import Protocol
 from kipjax.evaluation.result import Result, Task
 from kipjax.types import Distilled
@@ -35,6 +35,7 @@ def step_counts(
       **options: of ``train.evaluate``.
     """
     where = "evaluation.flexibility.step_counts"
+    protocol = protocols.named(protocol) if isinstance(protocol, str) else protocol
     checks.whole(where, "protocol.steps", protocol.steps)
     assert isinstance(protocol.steps, int)
     counts = [protocol.steps + offset for offset in offsets if protocol.steps + offset > 0]

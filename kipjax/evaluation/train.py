@@ -276,15 +276,16 @@ def _step(model, protocol, start, distilled, key):
     drop = protocol.drop_epoch * protocols.per_epoch(protocol, size)
     change = _augment(protocol, distilled.x)
 
-    def loss(params, variables, x, y):
-        outputs, statistics = network.train_forward(model, {**variables, "params": params}, x)
+    def loss(params, variables, x, y, dropout):
+        outputs, statistics = network.train_forward(model, {**variables, "params": params}, x, dropout=dropout)
         outputs = _outputs(protocol, outputs, model, start, x)
         return protocols.LOSSES[protocol.loss](outputs, y) + _penalty(protocol, params, start["params"]), statistics
 
     def step(state, number, x, y):
         variables, opt_state = state
-        x = change(jax.random.fold_in(key, number), x)
-        gradient, statistics = jax.grad(loss, has_aux=True)(variables["params"], variables, x, y)
+        change_key = jax.random.fold_in(key, number)
+        x, dropout = change(change_key, x), jax.random.fold_in(change_key, 1)
+        gradient, statistics = jax.grad(loss, has_aux=True)(variables["params"], variables, x, y, dropout)
         if drop:
             fresh = optimizer.init(variables["params"])
             opt_state = jax.tree.map(lambda a, b: jnp.where(number == drop, a, b), fresh, opt_state)

@@ -263,7 +263,7 @@ def make(
         checks.require(
             max(attacked, target) < y.shape[1], where, f"attacked is {attacked}, target {target}; classes: {y.shape[1]}"
         )
-        raw = jnp.full(inner_steps * epochs, jnp.log(jnp.expm1(step_size)), x.dtype)
+        raw = jnp.full(inner_steps * epochs, step_size + jnp.log(-jnp.expm1(-jnp.asarray(step_size, x.dtype))), x.dtype)
         at = Learned(x, uncentred(y), raw)
         kept = starts(key, model, x, networks) if start == "fixed" else None
         kept = kept if pretrained is None else jax.tree.map(jnp.array, pretrained)

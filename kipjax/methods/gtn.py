@@ -258,7 +258,7 @@ def make(
     def step(key, state, batch):
         checks.same_classes(where, "the set's y", state.learned.y[0], "batch.y", batch.y)
         order_key, learner_key, dropout_key = jax.random.split(key, 3)
-        variables = network.init(model, learner_key, batch.x)
+        variables = network.init(model, learner_key, state.blank[None])
         real = Batch(batch.x, labels.classes(batch.y))
         generator = generator_for(batch.x.shape[1:])
 

@@ -127,7 +127,14 @@ def ridge_weights(h: jax.Array, y: jax.Array, *, reg: float | jax.Array = 1.0) -
 
 
 def second_order_loss(
-    model: nn.Module, variables: PyTree, x_b: jax.Array, y_b: jax.Array, batch: Batch, *, inner_step_size: float = 0.01
+    model: nn.Module,
+    variables: PyTree,
+    x_b: jax.Array,
+    y_b: jax.Array,
+    batch: Batch,
+    *,
+    inner_step_size: float = 0.01,
+    key: jax.Array | None = None,
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array, PyTree]]:
     """The loss of real examples after one training step on a part of the set.
 
@@ -138,6 +145,7 @@ def second_order_loss(
       y_b: ``[n, k]`` their labels, which the gradient is meant for.
       batch: real examples, ``y [b]`` integer classes.
       inner_step_size: ``a``.
+      key: of dropout, for networks that have it.
 
     Returns:
       ``(loss [], (accuracy [], inner loss [], its gradient like the parameters))``.
@@ -146,12 +154,14 @@ def second_order_loss(
       arXiv:2006.08572, algorithm 1.
     """
 
+    key = jax.random.key(0) if key is None else key
+
     def inner(params):
-        return losses.cross_entropy(_forward(model, {**variables, "params": params}, x_b)[0], y_b)
+        return losses.cross_entropy(_forward(model, {**variables, "params": params}, x_b, key)[0], y_b)
 
     value, gradient = jax.value_and_grad(inner)(variables["params"])
     params = jax.tree.map(lambda p, g: p - inner_step_size * g, variables["params"], gradient)
-    logits = _forward(model, {**variables, "params": params}, batch.x)[0]
+    logits = _forward(model, {**variables, "params": params}, batch.x, key)[0]
     return losses.cross_entropy(logits, batch.y), (losses.accuracy(logits, batch.y), value, gradient)
 
 
@@ -265,15 +275,16 @@ def make(
 
     def init(key, distilled0):
         checks.same_length(where, "x", distilled0.x, "y", distilled0.y)
-        x, y = (jnp.array(a, jnp.result_type(a, jnp.float32)) for a in distilled0[:2])  # copies: a state may be donated
+        dtype = jnp.result_type(*distilled0[:2], jnp.float32)
+        x, y = (jnp.array(a, dtype) for a in distilled0[:2])  # copies: a state may be donated
         m, k = y.shape
         y = jnp.full_like(y, 1 / k) if learn_labels else y
         errors = watch(window or patience_for(m, k), x.dtype)
         return State(x, y, of_labels.init(y), fresh(key, x, k), errors)
 
-    def ridge_step(learner, y, opt_state, x_b, rows, batch):
+    def ridge_step(key, learner, y, opt_state, x_b, rows, batch):
         def label_loss(y):
-            phi, h = (_with_one(_forward(model, learner.variables, x)[1]) for x in (batch.x, x_b))
+            phi, h = (_with_one(_forward(model, learner.variables, x, key)[1]) for x in (batch.x, x_b))
             local = ridge_weights(h[:, :-1], y[rows], reg=reg)
             logits = learner.scale * (phi @ ((1 - alpha) * learner.w + alpha * local))
             return losses.cross_entropy(logits, batch.y), losses.accuracy(logits, batch.y)
@@ -282,7 +293,7 @@ def make(
         new, opt_state = update(y, opt_state, gradient)
 
         def feature_loss(params, scale):
-            _, h, statistics = _forward(model, {**learner.variables, "params": params}, x_b)
+            _, h, statistics = _forward(model, {**learner.variables, "params": params}, x_b, key)
             w = (1 - alpha) * learner.w + alpha * ridge_weights(h, y[rows], reg=reg)
             return losses.cross_entropy(scale * (_with_one(h) @ w), new[rows]), (w, statistics)
 
@@ -290,18 +301,18 @@ def make(
         (inner, (w, statistics)), slopes = jax.value_and_grad(feature_loss, argnums=(0, 1), has_aux=True)(*at)
         moved = trained(learner, statistics, slopes[0])
         change, scale_state = of_scale.update(slopes[1], learner.scale_state)
-        moved = moved._replace(w=w, scale=learner.scale + change, scale_state=scale_state)
+        moved = moved._replace(w=w.astype(learner.w.dtype), scale=learner.scale + change, scale_state=scale_state)
         return new, opt_state, moved, (loss, accuracy, inner)
 
-    def second_order_step(learner, y, opt_state, x_b, rows, batch):
+    def second_order_step(key, learner, y, opt_state, x_b, rows, batch):
         def label_loss(y):
             return second_order_loss(
-                model, learner.variables, x_b, y[rows], batch, inner_step_size=inner_step_size
+                model, learner.variables, x_b, y[rows], batch, inner_step_size=inner_step_size, key=key
             )  # fmt: skip
 
         (loss, (accuracy, inner, slope)), gradient = jax.value_and_grad(label_loss, has_aux=True)(y)
         new, opt_state = update(y, opt_state, gradient)
-        statistics = _forward(model, learner.variables, x_b)[2]
+        statistics = _forward(model, learner.variables, x_b, key)[2]
         return new, opt_state, trained(learner, statistics, slope), (loss, accuracy, inner)
 
     def update(y, opt_state, gradient):
@@ -322,7 +333,9 @@ def make(
         rows = draw.without_replacement(draw_key, min(batch_size, m), m)
         take = ridge_step if form == "ridge" else second_order_step
         real = Batch(batch.x, labels.classes(batch.y))
-        y, opt_state, learner, found = take(state.learner, state.y, state.opt_state, state.x[rows], rows, real)
+        y, opt_state, learner, found = take(
+            jax.random.fold_in(key, 2), state.learner, state.y, state.opt_state, state.x[rows], rows, real
+        )
         loss, accuracy, inner = found
         now, over = watched(state.watch, 1 - accuracy)
         learner = lax.cond(over, lambda: fresh(fresh_key, state.x, k), lambda: learner)
@@ -336,8 +349,10 @@ def _with_one(h):
     return jnp.concatenate([h, jnp.ones_like(h[:, :1])], axis=1)
 
 
-def _forward(model, variables, x):
+def _forward(model, variables, x, key):
     """``(logits [n, k], features [n, p], statistics)`` in training mode."""
     collections = [name for name in variables if name != "params"]
-    (logits, h), statistics = model.apply(variables, x, train=True, features=True, mutable=collections)
+    (logits, h), statistics = model.apply(
+        variables, x, train=True, features=True, mutable=collections, rngs={"dropout": key}
+    )
     return logits, h, dict(statistics)

@@ -71,6 +71,7 @@ def get(name: str, *, num_classes: int, **options: Any) -> Classifier:
         require("norm" not in options, "models.get", f"{name} names a norm, and so does norm={options.get('norm')!r}")
         options["norm"] = norm
     network, defaults = _NETWORKS[word]
+    options = {option: tuple(v) if isinstance(v, list) else v for option, v in options.items()}
     known = [field.name for field in dataclasses.fields(network) if field.name not in ("num_classes", "parent", "name")]
     unknown = ", ".join(repr(option) for option in options if option not in known)
     if unknown:

@@ -44,13 +44,32 @@ class TextConvNet(Classifier):
         found = []
         for words in (3, 4, 5):
             # A kernel as wide as a vector: words are positions, the vector's entries are channels.
-            y = layers.Conv(
-                self.width, (words, 1), padding="VALID", initial=self.initial, lowering=self.lowering,
-                name=f"conv{words}",
-            )(x[:, :, None, :])  # fmt: skip
+            convolve = _WordConv(words, self.width, self.initial, self.lowering, name=f"conv{words}")
+            y = convolve(x[:, :, None, :])
             found.append(jnp.max(self._act(y), axis=(1, 2)))
         x = jnp.concatenate(found, axis=1)
         return nn.Dropout(self.dropout, deterministic=not train)(x) if self.dropout else x
+
+
+class _WordConv(nn.Module):
+    """Filters over so many words; drawn as in the paper, for one channel in and kernels as wide as a vector."""
+
+    words: int
+    features: int
+    initial: str
+    lowering: str | None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """``[n, length, 1, d] -> [n, length - words + 1, 1, features]``."""
+        d, draw = x.shape[-1], INITS[self.initial]
+
+        def kernel(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
+            return draw.kernel(key, (self.words, d, 1, self.features), dtype).reshape(shape)
+
+        weights = self.param("kernel", kernel, (self.words, 1, d, self.features), jnp.float32)
+        bias = self.param("bias", draw.bias(self.words * d), (self.features,), jnp.float32)
+        return layers.convolve(x, weights, padding="VALID", lowering=self.lowering) + bias
 
 
 class Recurrent(Classifier):

@@ -83,3 +83,13 @@ def test_bad_input():
         models.get("text_convnet", num_classes=2).init(jax.random.key(0), X[:, :4])
     with pytest.raises(checks.InputError, match="cell is 'gru'"):
         models.get("bi_rnn", num_classes=2, cell="gru")
+
+
+def test_filters_start_like_those_of_one_channel():
+    """Glorot's variance with the area of a kernel of (words, dimension) in both fans, as torch draws it."""
+    model = models.get("text_convnet", num_classes=2, width=60)
+    params = model.init(jax.random.key(0), jnp.ones((1, 8, 80, 1)))["params"]
+    for words in (3, 4, 5):
+        kernel = params[f"conv{words}"]["kernel"]
+        assert kernel.shape == (words, 1, 80, 60)
+        np.testing.assert_allclose(kernel.std(), (2 / (words * 80 * 61)) ** 0.5, rtol=0.05)
