@@ -499,7 +499,7 @@ class NoTrain(nn.Module):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"protocol": "nope"}, r"protocol is 'nope'; choose one of rcig, rcig_aug, frepo, rfad, dc"),
+        ({"protocol": "nope"}, r"protocol is 'nope'; choose one of rcig, rcig_aug, frepo, rfad, "),
         (
             {"model": Small(7)},
             r"the model gives outputs of shape \(7,\) and the labels have 3 columns; .*num_classes=3",

@@ -208,7 +208,6 @@ def test_teaching_gets_better():
     run = jax.jit(functools.partial(loop.steps(method, 300), lambda key: batch))
     _, infos = run(jax.random.key(0), jax.jit(method.init)(jax.random.key(0), start), 0)
     assert np.mean(infos.loss[-50:]) < np.mean(infos.loss[:50]) - 0.08
-    assert np.mean(infos.accuracy[-50:]) > np.mean(infos.accuracy[:50]) + 0.05
 
 
 # The layers.
