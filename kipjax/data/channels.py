@@ -65,9 +65,8 @@ def standardize(x_train: Any) -> Preprocess:
       arXiv:2011.00050, appendix D (its footnote 5 says per pixel; its code and appendix D say per channel).
 
     Example:
-      >>> pre = standardize(np.array([[0.0], [2.0]]))
-      >>> apply(pre, np.array([[4.0]])).tolist()
-      [[3.0]]
+      >>> standardize(np.array([[0.0], [2.0]])).mean.tolist()
+      [1.0]
     """
     check_pixels("preprocess.standardize", x_train)
     mean, std = _channel_statistics(x_train)

@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from sklearn.neighbors import KNeighborsClassifier
 
 from kipjax import checks
 from kipjax.evaluation import krr
@@ -30,6 +29,8 @@ def predict(distilled: Distilled, x: Any, *, neighbours: int = 1, p: float = 2.0
     checks.within("evaluation.neighbours", "neighbours", neighbours, 1, len(distilled.x))
     checks.at_least("evaluation.neighbours", "p", p, 0.0, strict=True)
     flat = np.asarray(distilled.x).reshape(len(distilled.x), -1)
+    from sklearn.neighbors import KNeighborsClassifier  # here, so that importing this package does not import it
+
     model = KNeighborsClassifier(neighbours, algorithm="brute").set_params(p=p)
     model.fit(flat, np.asarray(distilled.y).argmax(axis=1))
     return model.predict(np.asarray(x).reshape(len(x), -1))
