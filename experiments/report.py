@@ -13,7 +13,7 @@ from kipjax import checks, data, kernels
 from kipjax.evaluation import Result, krr, metrics, protocols, train, unrolled
 from kipjax.io import artifact as artifacts
 from kipjax.io import log, plots
-from kipjax.methods import dd, gtn, ld, tdd
+from kipjax.methods import dd, tdd
 
 __all__ = [
     "Source",
@@ -48,29 +48,17 @@ def artifact(config, experiment: build.Experiment, state, seed: int) -> artifact
         "train_size": len(dataset.x_train),
         "seed": seed,
         "steps": config.steps,
-        **_made_for(state),
+        **experiment.method.usage(state),
         "config": config.to_dict(),
     }
     return artifacts.Artifact(made, experiment.preprocess, meta)
 
 
-def _made_for(state):
-    """The absolute ridge that a set belongs to, where its method fixes one."""
-    return {"reg": float(state.reg)} if hasattr(state, "reg") else {}
-
-
 def _through(config, state):
     """What the set was distilled through: a kernel or a network."""
     if build.trains_networks(config):
-        return {"model": config.model.to_dict(), **_training(state)}
+        return {"model": config.model.to_dict()}
     return {"kernel": build.kernel_spec(config, getattr(state, "kernel_params", None))}
-
-
-def _training(state):
-    """What a training on the set needs to know besides its step sizes."""
-    if hasattr(state, "watch"):
-        return {"training_steps": max(1, int(ld.training_steps(state.watch)))}
-    return {"momentum": np.asarray(gtn.momenta(state)).tolist()} if hasattr(state, "blank") else {}
 
 
 class Source(NamedTuple):
@@ -208,11 +196,11 @@ def _kernel_options(config, meta):
 
 def test_accuracy(config, experiment: build.Experiment, state) -> float:
     """Test accuracy in 0..1 on the way; reported, never used."""
-    made, task = experiment.method.distilled(state), experiment.task
+    made, task, usage = experiment.method.distilled(state), experiment.task, experiment.method.usage(state)
     if build.trains_networks(config):
-        return _trained(config, experiment, made, _training(state), seeds=1, subset_seeds=0)[0].accuracies[0]
+        return _trained(config, experiment, made, usage, seeds=1, subset_seeds=0)[0].accuracies[0]
     _, kernel_fn = test_kernel(build.kernel_spec(config, getattr(state, "kernel_params", None)))
-    options = _kernel_options(config, _made_for(state))
+    options = _kernel_options(config, usage)
     options = {name: value for name, value in options.items() if name not in ("seeds", "full_size")}
     return krr.score(kernel_fn, made, task.x_test, task.test_labels, **options).accuracy
 

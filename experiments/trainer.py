@@ -69,7 +69,7 @@ def compiled(config, experiment: build.Experiment, count: int):
     """
     run = loop.steps(experiment.method, count)
     run = jax.vmap(run, in_axes=(None, 0, 0, None)) if config.num_seeds > 1 else run
-    keys, state = jax.eval_shape(functools.partial(_beginning, config, experiment))
+    keys, state = jax.eval_shape(lambda: (_run_keys(config), _first_states(config, experiment)))
     program = jax.jit(run, donate_argnums=2, out_shardings=sharding.everywhere(experiment.mesh))
     program = program.lower(experiment.sample, *_placed((keys, state), experiment.mesh), jnp.asarray(0)).compile()
     plan, free = program.memory_analysis(), sharding.free_memory()
@@ -101,13 +101,13 @@ def train(config, experiment: build.Experiment, workdir: str, *, resume: bool, c
         log.MetricsLog(os.path.join(workdir, "metrics.jsonl")) if first else contextlib.nullcontext() as metrics,
         interruption.Watch() as watch,
     ):
-        keys, template = jax.eval_shape(functools.partial(_beginning, config, experiment))
+        template = jax.eval_shape(functools.partial(_first_states, config, experiment))
         restored = checkpoints.restore(template) if resume else None
         if restored:
             _require_continues(restored, config, data)
         rolled_back = rolled_back or bool(restored and restored.extra.get("rolled_back"))
-        keys, state = _beginning(config, experiment)
-        step, state = (restored.step, restored.state) if restored else (0, state)
+        keys = _run_keys(config)
+        step, state = (restored.step, restored.state) if restored else (0, _first_states(config, experiment))
         keys, state = (sharding.on_every_device(tree, over) for tree in (keys, state))
         if rolled_back:
             experiment = build.slower(config, experiment, 0.5)
@@ -145,16 +145,19 @@ def train(config, experiment: build.Experiment, workdir: str, *, resume: bool, c
     return _each(config, state)
 
 
-def _beginning(config, experiment):
-    """``(keys, states)`` before the first step: of the one seed, or stacked."""
-    pairs = [jax.random.split(jax.random.key(seed)) for seed in build.seeds(config)]
-    starts = experiment.starts
+def _run_keys(config):
+    """The key of the steps, or those of all seeds."""
+    keys = jnp.stack([jax.random.split(jax.random.key(seed))[0] for seed in build.seeds(config)])
+    return keys if config.num_seeds > 1 else keys[0]
+
+
+def _first_states(config, experiment):
+    """The method's state before the first step, or those of all seeds, stacked."""
+    keys = [jax.random.split(jax.random.key(seed))[1] for seed in build.seeds(config)]
     if config.num_seeds == 1:
-        (run_key, init_key), *_ = pairs
-        return run_key, jax.jit(experiment.method.init)(init_key, starts[0])
-    run_keys, init_keys = (jnp.stack(some) for some in zip(*pairs))
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *starts)
-    return run_keys, jax.jit(jax.vmap(experiment.method.init))(init_keys, stacked)
+        return jax.jit(experiment.method.init)(keys[0], experiment.start)
+    starts = jax.tree.map(lambda *leaves: jnp.stack(leaves), *experiment.starts)
+    return jax.jit(jax.vmap(experiment.method.init))(jnp.stack(keys), starts)
 
 
 def _each(config, state):

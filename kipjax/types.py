@@ -66,16 +66,23 @@ Sampler = Callable[[jax.Array], Batch]
 """``sample(key) -> Batch``, pure, so that sampling is compiled into the training step."""
 
 
+def _nothing(state: PyTree) -> dict[str, Any]:
+    return {}
+
+
 class Method(NamedTuple):
-    """A distillation method as three pure functions.
+    """A distillation method as three pure functions, and what it has to say about the use of its sets.
 
     Attributes:
       init: ``init(key, distilled0) -> State``; ``distilled0`` is the starting set.
       step: ``step(key, state, batch) -> (State, Info)``; keeps structure, shapes and dtypes of the state, and
         runs under jit, vmap, scan, pmap and shard_map. ``Info`` is reported and never fed back.
       distilled: ``distilled(state) -> Distilled``.
+      usage: ``usage(state) -> dict`` of what JSON can hold, for sets that are to be used in one way only: their ridge,
+        the length of their training. It travels with the set. Called outside jit, once at the end.
     """
 
     init: Callable[[jax.Array, Distilled], PyTree]
     step: Callable[[jax.Array, PyTree, Batch], tuple[PyTree, PyTree]]
     distilled: Callable[[PyTree], Distilled]
+    usage: Callable[[PyTree], dict[str, Any]] = _nothing

@@ -13,6 +13,19 @@ jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(__file__).parent
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
+# Every program compiled for the CPU holds some memory maps until it is forgotten, and Linux gives a process 65,530.
+MAPS = pathlib.Path("/proc/self/maps")
+MOST_MAPS = 15_000
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget_programs():
+    """Forgets the compiled programs after a module, once there are many; a process without maps left is killed."""
+    yield
+    if MAPS.exists() and MAPS.read_bytes().count(b"\n") > MOST_MAPS:
+        jax.clear_caches()
+
+
 @pytest.fixture
 def x64():
     """Runs one test in float64."""

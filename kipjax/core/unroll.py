@@ -73,7 +73,7 @@ def sgd(
         values, such as the weights of a generator, and gradients reach those too.
       params: ``theta_0``, any pytree.
       curriculum: pytree with leaves ``[S, ...]``; an item is a slice along the first axis.
-      step_size: positive, ``[]`` or ``[T]``.
+      step_size: ``[]`` or ``[T]``, of either sign (a learned one may cross zero).
       momentum: ``[]`` or ``[T]``; classical, without dampening.
       weight_decay: ``[]``, the factor of ``theta`` in its gradient.
       optimizer: turns ``g_t`` into the direction that is subtracted, such as ``optax.scale_by_adam(eps_root=1e-8)``,

@@ -1,6 +1,7 @@
 """Reading a ``.npz`` that anyone may have made: nothing in it is trusted, and an error says what the file is."""
 
 import io
+import json
 import os
 import struct
 import zipfile
@@ -12,7 +13,7 @@ import numpy as np
 from kipjax import checks
 from kipjax.io import _files
 
-__all__ = ["members", "read_array"]
+__all__ = ["members", "meta_of", "read_array", "require_readable"]
 
 _BROKEN = (OSError, ValueError, KeyError, EOFError, RuntimeError, OverflowError, MemoryError)
 _UNREADABLE = (*_BROKEN, zipfile.BadZipFile, zlib.error, struct.error)
@@ -56,6 +57,25 @@ def read_array(where: str, name: str, read: Callable[[], bytes]) -> np.ndarray:
                 "ask for plain numeric arrays"
             ) from None
         raise _damaged(where, error) from error
+
+
+def meta_of(raw: np.ndarray, form: str) -> dict | None:
+    """The JSON object behind ``meta`` bytes, if it says that it is of that format; else ``None``."""
+    try:
+        meta = json.loads(raw.tobytes().decode())
+    except ValueError:
+        return None
+    return meta if isinstance(meta, dict) and meta.get("format") == form else None
+
+
+def require_readable(where: str, meta: dict, newest: int) -> None:
+    """The file must be of a format version that this kipjax knows."""
+    version = meta.get("format_version")
+    checks.require(
+        isinstance(version, int) and version <= newest,
+        where,
+        f"written in format version {version}, and this kipjax reads up to {newest}; upgrade kipjax",
+    )
 
 
 def _damaged(where: str, error: Exception) -> checks.InputError:

@@ -242,18 +242,8 @@ def _read_meta(where: str, members: dict[str, Callable[[], bytes]]) -> dict[str,
     )
     if "meta" not in members:
         raise foreign
-    try:
-        meta = json.loads(_npz.read_array(where, "meta", members["meta"]).tobytes().decode())
-    except checks.InputError:
-        raise
-    except ValueError:
-        raise foreign from None
-    if not isinstance(meta, dict) or meta.get("format") != FORMAT:
+    meta = _npz.meta_of(_npz.read_array(where, "meta", members["meta"]), FORMAT)
+    if meta is None:
         raise foreign
-    version = meta.get("format_version")
-    checks.require(
-        isinstance(version, int) and version <= FORMAT_VERSION,
-        where,
-        f"written in format version {version}, and this kipjax reads up to {FORMAT_VERSION}; upgrade kipjax",
-    )
+    _npz.require_readable(where, meta, FORMAT_VERSION)
     return meta

@@ -107,16 +107,8 @@ def _checked(where, parameters):
 
 
 def _meta(where, raw):
-    try:
-        meta = json.loads(raw.tobytes().decode())
-    except ValueError:
-        meta = None
-    if not isinstance(meta, dict) or meta.get("format") != FORMAT:
+    meta = _npz.meta_of(raw, FORMAT)
+    if meta is None:
         raise checks.InputError(f"{where}: an .npz, but no kipjax trajectory (its meta does not say {FORMAT})")
-    version = meta.get("format_version")
-    checks.require(
-        isinstance(version, int) and version <= FORMAT_VERSION,
-        where,
-        f"written in format version {version}, and this kipjax reads up to {FORMAT_VERSION}; upgrade kipjax",
-    )
+    _npz.require_readable(where, meta, FORMAT_VERSION)
     return meta

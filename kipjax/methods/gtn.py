@@ -282,7 +282,10 @@ def make(
         images = lax.map(lambda zy: generator.apply({"params": at.generator}, *zy), (at.z, at.y))
         return Distilled(dd.rows(images), dd.rows(at.y), jnp.exp(at.log_rates))
 
-    return Method(init, step, distilled)
+    def usage(state):
+        return {"momentum": momenta(state).tolist()}
+
+    return Method(init, step, distilled, usage)
 
 
 def _pick(learned: Learned, names: list[str]) -> dict[str, Any]:

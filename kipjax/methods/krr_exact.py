@@ -188,7 +188,10 @@ def make(
             return None
         return _NOISE * jnp.std(exact.prescribed(y, w, rcond=rcond)) * noise
 
-    return Method(init, step, lambda state: Distilled(state.x, state.y))
+    def usage(state):
+        return {"reg": float(state.reg)}
+
+    return Method(init, step, lambda state: Distilled(state.x, state.y), usage)
 
 
 def _cutoff(a):

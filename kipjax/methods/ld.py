@@ -342,7 +342,10 @@ def make(
         info = Info(loss, accuracy, inner, now.resets, training_steps(now))
         return State(state.x, y, opt_state, learner, now), info
 
-    return Method(init, step, lambda state: Distilled(state.x, state.y))
+    def usage(state):
+        return {"training_steps": max(1, int(training_steps(state.watch)))}
+
+    return Method(init, step, lambda state: Distilled(state.x, state.y), usage)
 
 
 def _with_one(h):

@@ -20,7 +20,7 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 
 from kipjax import checks
-from kipjax.core import labels, matching
+from kipjax.core import labels, matching, unroll
 from kipjax.data import diffaug, draw
 from kipjax.methods import _sgd
 from kipjax.models import network
@@ -54,15 +54,15 @@ class Info(NamedTuple):
 
 
 def outer_loss(
-    gradient: Callable[[PyTree, jax.Array], PyTree], start: PyTree, target: PyTree, lr: jax.Array, *, steps: int
+    loss: Callable[[PyTree, jax.Array], jax.Array], start: PyTree, target: PyTree, lr: jax.Array, *, steps: int
 ) -> jax.Array:
-    """The distance to ``target`` after ``theta <- theta - lr gradient(theta, n)`` for ``n = 0 .. steps - 1``.
+    """The distance to ``target`` after ``theta <- theta - lr grad loss(theta, n)`` for ``n = 0 .. steps - 1``.
 
     Reverse mode goes through all steps and computes each anew on the way back, so that memory holds the parameters of
     every step and the maps of one.
 
     Args:
-      gradient: ``(theta, n []) -> like theta``, of the training loss at the examples of step ``n``.
+      loss: ``(theta, n []) -> []``, the training loss at the examples of step ``n``.
       start: ``theta*_t``, any pytree.
       target: ``theta*_{t+M}``.
       lr: ``[]``.
@@ -74,11 +74,7 @@ def outer_loss(
     References:
       arXiv:2203.11932, section 3.2.
     """
-
-    def step(theta, n):
-        return jax.tree.map(lambda p, g: p - (lr * g).astype(p.dtype), theta, gradient(theta, n)), None
-
-    student, _ = lax.scan(jax.checkpoint(step, prevent_cse=False), start, jnp.arange(steps))
+    student = unroll.sgd(loss, start, jnp.arange(steps), step_size=lr, segment=1).params if steps else start
     return matching.trajectory_distance(student, target, start)
 
 
@@ -157,8 +153,8 @@ def make(
 
         def student(x, lr, trajectory, at, i):
             keys = jax.random.fold_in(order_key, i), jax.random.fold_in(augment_key, i)
-            gradient = student_gradient(template, x, state.y, *keys)
-            return outer_loss(gradient, trajectory[at], trajectory[at + expert_epochs], lr, steps=steps)
+            loss = student_loss(template, x, state.y, *keys)
+            return outer_loss(loss, trajectory[at], trajectory[at + expert_epochs], lr, steps=steps)
 
         loss, (slope, lr_slope) = jax.value_and_grad(objective)((state.x, state.lr))
         updates, opt_state = optimizer.update(slope, state.opt_state)
@@ -172,8 +168,8 @@ def make(
             return max_start_epoch
         return jnp.minimum(max_start_epoch, 1 + (max_start_epoch - 1) * count // curriculum_steps)
 
-    def student_gradient(template, x, y, order_key, augment_key):
-        """``(theta [p], n) -> [p]`` at the images of the student's step ``n``."""
+    def student_loss(template, x, y, order_key, augment_key):
+        """``(theta [p], n) -> []`` at the images of the student's step ``n``."""
         statistics, unravel = template
         targets, rows = labels.classes(y), _batches(order_key, len(x), batch_size, steps)
 
@@ -183,7 +179,7 @@ def make(
             logits, _ = network.train_forward(model, {**statistics, "params": unravel(theta)}, images)
             return _sgd.weighted_loss(logits, targets[some], weights) / jnp.sum(weights)
 
-        return jax.grad(loss)
+        return loss
 
     def check_trajectories(trajectories, template):
         p = ravel_pytree(template.statistics["params"])[0].size

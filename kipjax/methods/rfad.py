@@ -162,29 +162,22 @@ def make(
     """
     where = "rfad.make"
     network.require_features(where, model)
-    checks.whole(where, "networks", networks)
     checks.one_of(where, "loss", loss, ("platt", "mse"))
-    rates_given = (("transform_rate", transform_rate), ("temperature_rate", temperature_rate))
-    for name, value in (("reg", reg), ("learning_rate", learning_rate), *rates_given):
-        checks.at_least(where, name, value, 0.0, strict=True)
-    learned = {"x": learn_images, "y": learn_labels, "transform": learn_transform, "log_temp": loss == "platt"}
-    checks.require(
-        any((learn_images, learn_labels, learn_transform)),
-        where,
-        "nothing is learned; set learn_images or learn_labels",
+    checks.within(where, "rho", rho, 0.0, 1.0)
+    _check_positive(
+        where, reg=reg, learning_rate=learning_rate, transform_rate=transform_rate, temperature_rate=temperature_rate
     )
-    rates = {"x": learning_rate, "y": learning_rate, "transform": transform_rate, "log_temp": temperature_rate}
-    optimizer = optax.scale_by_belief()
-
-    for name, count in (
-        ("validate_every", validate_every),
-        ("validation_networks", validation_networks),
-        ("patience", patience),
-    ):
-        checks.whole(where, name, count)
+    _check_counts(
+        where, networks=networks, validate_every=validate_every, validation_networks=validation_networks,
+        patience=patience,
+    )  # fmt: skip
     checks.at_least(where, "patience", patience, validate_every)
     checks.whole(where, "block_size", block_size, 0)
-    checks.within(where, "rho", rho, 0.0, 1.0)
+    learned = {"x": learn_images, "y": learn_labels, "transform": learn_transform, "log_temp": loss == "platt"}
+    some = any((learn_images, learn_labels, learn_transform))
+    checks.require(some, where, "nothing is learned; set learn_images or learn_labels")
+    rates = {"x": learning_rate, "y": learning_rate, "transform": transform_rate, "log_temp": temperature_rate}
+    optimizer = optax.scale_by_belief()
 
     def random_kernel(key, x, count):
         return random_features.draw(
@@ -205,18 +198,8 @@ def make(
         transform = jnp.eye(x[0].size, dtype=x.dtype) if learn_transform else None
         start: Any = Learned(x, y, transform, jnp.zeros((), x.dtype))
         count = jnp.zeros((), jnp.int32)
-        best = None
-        if validation is not None:
-            best = Best(
-                jax.tree.map(jnp.array, start),
-                jnp.asarray(jnp.inf, x.dtype),
-                jnp.array(count),
-                jax.random.bits(key, (2,), "uint32"),
-            )
-        frozen = None
-        if rho:
-            mask = jax.random.bernoulli(jax.random.fold_in(key, 1), rho, x.shape)
-            frozen = Frozen(mask, jnp.array(x))
+        best = None if validation is None else _none_yet(key, start, count)
+        frozen = Frozen(jax.random.bernoulli(jax.random.fold_in(key, 1), rho, x.shape), jnp.array(x)) if rho else None
         return State(start, optimizer.init(start), best, count, frozen)
 
     def better(best, learned, count, frozen):
@@ -255,6 +238,22 @@ def make(
         return Distilled(_set(result, state.frozen), result.y)
 
     return Method(init, step, distilled)
+
+
+def _none_yet(key: jax.Array, start: Learned, count: jax.Array) -> Best:
+    """Before the first look."""
+    words = jax.random.bits(key, (2,), "uint32")
+    return Best(jax.tree.map(jnp.array, start), jnp.asarray(jnp.inf, start.x.dtype), jnp.array(count), words)
+
+
+def _check_positive(where: str, **values: float) -> None:
+    for name, value in values.items():
+        checks.at_least(where, name, value, 0.0, strict=True)
+
+
+def _check_counts(where: str, **counts: int) -> None:
+    for name, count in counts.items():
+        checks.whole(where, name, count)
 
 
 def _set(at: Learned, frozen: Frozen | None) -> jax.Array:

@@ -14,10 +14,15 @@ from tests.reference import networks
 
 K = 3
 MATRIX = np.random.default_rng(1).normal(size=(4, 4))
+MATRIX = MATRIX + MATRIX.T
+
+
+def quadratic(theta, n):
+    return 0.5 * theta @ MATRIX @ theta + n * jnp.sum(theta)
 
 
 def pull(theta, n):
-    """The gradient of a quadratic that differs from step to step."""
+    """Its gradient; it differs from step to step."""
     return MATRIX @ theta + n
 
 
@@ -26,7 +31,7 @@ def test_outer_loss_against_numpys_student_and_at_its_ends():
     start, target = np.random.default_rng(0).normal(size=(2, 4))
 
     def loss(lr, steps=3, target=target):
-        return mtt.outer_loss(pull, jnp.asarray(start), jnp.asarray(target), lr, steps=steps)
+        return mtt.outer_loss(quadratic, jnp.asarray(start), jnp.asarray(target), lr, steps=steps)
 
     end = reference.students(start, [lambda theta, n=n: pull(theta, n) for n in range(3)], 0.1)
     expected = np.sum((end - target) ** 2) / np.sum((start - target) ** 2)
