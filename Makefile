@@ -1,8 +1,10 @@
 # make demo       distils the embedded digits
-# make test       runs the tests but for the slow ones; make test-slow runs those, make test-all both
+# make test       runs the tests but for the slow ones, in JOBS processes; make test-slow runs those, make test-all both
 # make check      lint, format, types
 
+# Compiling takes most of the time of the tests: those that are not slow run on code that LLVM has optimized little.
 PYTHON ?= python3
+JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 
@@ -24,10 +26,10 @@ demo: $(VENV)/installed
 	$(BIN)/python -m experiments.distill --config=configs/kip/digits.py --workdir=runs/demo --overwrite
 
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -m "not slow"
+	JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(BIN)/python -m pytest -n $(JOBS) -m "not slow"
 
 test-slow: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -n $(JOBS) -m slow
 
 test-all: test test-slow
 

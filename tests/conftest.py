@@ -10,7 +10,7 @@ import jax
 import pytest
 
 jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(__file__).parents[1] / ".jax_cache"))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
 # Every program compiled for the CPU holds some memory maps until it is forgotten, and Linux gives a process 65,530.
