@@ -13,7 +13,8 @@ def base() -> ml_collections.ConfigDict:
     """Every field with its default.
 
     - ``seed``, and the ``num_seeds`` from it on that are distilled at once, each to an artifact of its own.
-    - ``devices`` that share the targets of each step; 0 for all (on a CPU, one of each process).
+    - ``devices`` that share the targets of each step; 0 for all (on a CPU, one of each process). ``data_on``: the
+      training images lie on "each" of them, "divided" over them, or on the "host", which sends the rows of each batch.
     - ``data``: ``name``, ``data_dir`` and ``image_size`` of ``kipjax.data.load``; ``train_size`` training examples from
       ``train_start`` on are all that there are (0: all), for audits of what a set gives away; ``test_size``: only the
       first so many test examples are scored (0: all); ``preprocess`` has the ``kind`` of ``kipjax.data.preprocess.fit``
@@ -29,7 +30,8 @@ def base() -> ml_collections.ConfigDict:
       (``base_dir``) images are random ones of another data set, resized; ``data`` says only how many classes there are.
     - ``pretrain``: for methods that start from trained networks: ``name`` and ``data_dir`` of what they are trained on
       (empty: none), how many ``networks``, and their ``steps`` and ``learning_rate`` of Adam on 256 images.
-    - ``batch``: targets of a step: ``kind`` "class_balanced", "uniform", "per_class" or "all", and ``size``.
+    - ``batch``: targets of a step: ``kind`` "class_balanced", "uniform", "per_class", "in_order" (each once
+      in n / size steps) or "all", and ``size``.
     - ``augment``: empty, or ``rotation`` (degrees), ``shift`` (fraction of the side), ``flip``, ``channel_shift``
       (pixel units) and ``fraction`` of the batch they are applied to.
     - ``validation_ipc``: training images per class on which a method that stops early picks its step (0: none).
@@ -43,7 +45,7 @@ def base() -> ml_collections.ConfigDict:
     """
     config = ml_collections.ConfigDict()
     config.seed, config.num_seeds = 0, 1
-    config.devices = 0
+    config.devices, config.data_on = 0, "each"
     config.data = ml_collections.ConfigDict(
         {"name": "digits", "data_dir": "", "image_size": 0, "test_size": 0, "preprocess": {"kind": "standardize"}}
     )

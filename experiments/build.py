@@ -60,14 +60,28 @@ def experiment(config: ml_collections.ConfigDict) -> Experiment:
     """Everything that a run needs, from its config. The starting set depends on ``config.seed`` alone."""
     dataset = load(config)
     preprocess = prepare(config, dataset)
-    parts = _tested_on(task(dataset, preprocess), config.data.test_size)._replace(name=config.data.name)
+    checks.one_of("config", "data_on", config.data_on, ("each", "divided", "host"))
+    parts = task(dataset, preprocess, lazily=config.data_on != "each")
+    parts = _tested_on(parts, config.data.test_size)._replace(name=config.data.name)
     method, starts = _method(config, parts, preprocess), [_start(config, parts, seed) for seed in seeds(config)]
     over = sharding.for_run(config.devices)
     if config.batch.kind == "experts":  # a batch is one trajectory, which is not divided
         sample = sharding.on_every_device(experts.sampler(config, network(config, parts), dataset), over)
     else:
-        sample = sharding.data_parallel(sharding.on_every_device(sampler(config.batch, parts), over), over)
+        sample = _targets(config, dataset, preprocess, parts, over)
     return Experiment(dataset, preprocess, parts, method, starts, sample, over)
+
+
+def _targets(config, dataset, preprocess, parts, over):
+    """The sampler of the targets, which lie on each device, divided over the devices, or on the host."""
+    if config.data_on == "each":
+        return sharding.data_parallel(sharding.on_every_device(sampler(config.batch, parts), over), over)
+    numbers = sampler(config.batch, parts._replace(x_train=np.arange(len(parts.x_train))))
+    if config.data_on == "divided":
+        return sharding.data_parallel(data.streaming.divided(numbers, parts.x_train, over), over)
+    to_space = jax.tree_util.Partial(data.preprocess.apply, jax.tree.map(jnp.asarray, preprocess))
+    numbers, to_space = sharding.on_every_device((numbers, to_space), over)
+    return data.streaming.streamed(numbers, dataset.x_train, to_space)
 
 
 def memory(config: ml_collections.ConfigDict, parts: Task, preprocess: Preprocess, seed: int) -> Distilled:
@@ -118,6 +132,7 @@ def slower(config: ml_collections.ConfigDict, made: Experiment, factor: float) -
 def _method(config, parts, preprocess):
     """The method with its network or kernel and all that the other parts of the config say about it."""
     options = _options(config.method)
+    _require_all_in_order(config, len(parts.x_train))
     if options.get("decay_steps") == -1:
         options["decay_steps"] = config.steps
     if len(config.augment):
@@ -128,6 +143,18 @@ def _method(config, parts, preprocess):
         options["pretrained"] = pretrained(config, parts, jax.random.key(config.seed))
     first = network(config, parts) if trains_networks(config) else kernel(config, options)
     return _call("method", methods.METHODS, config.method.name, first, options)
+
+
+def _require_all_in_order(config, n):
+    """A method that adds up over steps must be given each target once."""
+    parts, in_order = config.method.get("accumulate", 0), config.batch.kind == "in_order"
+    whole = in_order and parts * config.batch.size == n and config.steps % parts == 0
+    checks.require(
+        parts == 0 or whole or (parts == 1 and not in_order),
+        "config.method",
+        f"accumulate is {parts}: the {n} targets must come in order, in that many batches; set --config.batch.kind="
+        f"in_order, --config.batch.size to {n} / {parts} and --config.steps to a multiple of {parts}",
+    )
 
 
 def load(config: ml_collections.ConfigDict) -> data.Dataset:
@@ -157,9 +184,13 @@ def prepare(config: ml_collections.ConfigDict, dataset: data.Dataset) -> Preproc
     return data.preprocess.fit(dataset.x_train, config.data.preprocess.kind, **options)
 
 
-def task(dataset: data.Dataset, preprocess: Preprocess) -> Task:
-    """The data set in preprocessed space."""
-    x_train, x_test = (data.preprocess.apply(preprocess, x) for x in (dataset.x_train, dataset.x_test))
+def task(dataset: data.Dataset, preprocess: Preprocess, *, lazily: bool = False) -> Task:
+    """The data set in preprocessed space; ``lazily``, training images stay pixels on the host until asked for."""
+    x_test = data.preprocess.apply(preprocess, dataset.x_test)
+    if lazily:
+        x_train: Any = data.streaming.Preprocessed(preprocess, dataset.x_train)
+    else:
+        x_train = data.preprocess.apply(preprocess, dataset.x_train)
     return Task(x_train, dataset.y_train, x_test, dataset.y_test, dataset.num_classes)
 
 
@@ -258,6 +289,7 @@ def sampler(config: ml_collections.ConfigDict, parts: Task) -> Sampler:
     options = {"labels": parts.train_labels, "num_classes": parts.num_classes}
     kinds = {
         "all": lambda: data.samplers.uniform(parts.x_train, y, batch_size=len(y)),
+        "in_order": lambda: data.streaming.in_order(parts.x_train, y, batch_size=config.size),
         "uniform": lambda: data.samplers.uniform(parts.x_train, y, batch_size=config.size),
         "class_balanced": lambda: data.samplers.class_balanced(parts.x_train, y, batch_size=config.size, **options),
         "per_class": lambda: data.samplers.per_class(parts.x_train, y, batch_size=config.size, fill=True, **options),

@@ -1,6 +1,7 @@
 """What all entry points share: a user's mistake ends in a line or two and a non-zero exit status, no traceback."""
 
 import errno
+import io
 import os
 import re
 import sys
@@ -45,6 +46,9 @@ def run(main: Callable[[], None], define: Callable[[], None] = lambda: None) -> 
     program is gone; 75 when told to stop by SIGTERM, after a checkpoint; 130 when interrupted. Anything else is a
     defect of the program and keeps its traceback.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that has no plus-minus sign is no reason to stop
     define()
     asked = {flag.lstrip("-") for flag in sys.argv[1:]}
     if asked & {"help", "h", "helpshort", "helpfull", "list"}:

@@ -14,7 +14,7 @@ from kipjax.io import log
 
 __all__ = ["MAY_CHANGE", "check_schedule", "claim", "prepare", "require_identical"]
 
-MAY_CHANGE = ("steps", "eval_every", "evaluation", "checkpoint_every", "checkpoints_kept", "devices")
+MAY_CHANGE = ("steps", "eval_every", "evaluation", "checkpoint_every", "checkpoints_kept", "devices", "data_on")
 """Fields that a resumed run may change: they do not touch what was computed so far."""
 
 FILES = ("config.json", "metrics.jsonl", "summary.json", "distilled.npz", "distilled.png")

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import build, interruption, report, run_folder
-from kipjax import checks, kernels
+from kipjax import checks, data, kernels
 from kipjax.core import loop, sharding
 from kipjax.io import checkpoint, log
 
@@ -60,27 +60,34 @@ def run(config, workdir: str, *, resume: bool = False, overwrite: bool = False, 
 
 
 def compiled(config, experiment: build.Experiment, count: int):
-    """The compiled program of ``count`` steps; the data set is an argument of it, and the state is donated.
+    """The program of ``count`` steps, compiled where the data set lies on devices; the state is donated.
 
-    With several seeds, keys and states have a leading axis.
+    The data set is an argument of it. With several seeds, keys and states have a leading axis.
 
     Raises:
-      InputError: it needs more memory than there is.
+      InputError: it needs more memory than there is (with data on the host, said by its first step).
     """
+    if isinstance(experiment.sample, data.streaming.Streamed):
+        return loop.streamed(experiment.method, count, experiment.mesh, inspect=_require_memory)
     run = loop.steps(experiment.method, count)
     run = jax.vmap(run, in_axes=(None, 0, 0, None)) if config.num_seeds > 1 else run
     keys, state = jax.eval_shape(lambda: (_run_keys(config), _first_states(config, experiment)))
     program = jax.jit(run, donate_argnums=2, out_shardings=sharding.everywhere(experiment.mesh))
     program = program.lower(experiment.sample, *_placed((keys, state), experiment.mesh), jnp.asarray(0)).compile()
+    _require_memory(program)
+    return program
+
+
+def _require_memory(program):
+    """What a program works with must fit beside its arguments, which are there already."""
     plan, free = program.memory_analysis(), sharding.free_memory()
-    need = plan.output_size_in_bytes + plan.temp_size_in_bytes if plan else 0  # the arguments are there already
+    need = plan.output_size_in_bytes + plan.temp_size_in_bytes if plan else 0
     checks.require(
         free is None or need <= free,
         "experiments.distill",
         f"a step needs {need / 1e6:.1f} MB of memory and {(free or 0) / 1e6:.1f} MB are free; lower "
         "--config.batch.size, or --config.method.block_size where the method has it",
     )
-    return program
 
 
 def train(config, experiment: build.Experiment, workdir: str, *, resume: bool, chunk=None, rolled_back: bool = False):
@@ -94,7 +101,7 @@ def train(config, experiment: build.Experiment, workdir: str, *, resume: bool, c
       Interrupted: the process was told to stop; the state is saved.
       PeerLost: another process is gone.
     """
-    data, over = report.fingerprint(experiment.dataset), experiment.mesh
+    found, over = report.fingerprint(experiment.dataset), experiment.mesh
     first = sharding.is_first_process()
     with (
         checkpoint.open(os.path.join(workdir, "checkpoints"), keep=config.checkpoints_kept) as checkpoints,
@@ -104,7 +111,7 @@ def train(config, experiment: build.Experiment, workdir: str, *, resume: bool, c
         template = jax.eval_shape(functools.partial(_first_states, config, experiment))
         restored = checkpoints.restore(template) if resume else None
         if restored:
-            _require_continues(restored, config, data)
+            _require_continues(restored, config, found)
         rolled_back = rolled_back or bool(restored and restored.extra.get("rolled_back"))
         keys = _run_keys(config)
         step, state = (restored.step, restored.state) if restored else (0, _first_states(config, experiment))
@@ -116,7 +123,7 @@ def train(config, experiment: build.Experiment, workdir: str, *, resume: bool, c
             metrics.truncate(step)
         if resume and first:
             print(f"resuming at step {step} of {config.steps}" if restored else "no checkpoint yet; starting anew")
-        extra = {"fingerprint": data, "rolled_back": rolled_back}
+        extra = {"fingerprint": found, "rolled_back": rolled_back}
         with log.Progress(config.steps, start=step) if first else contextlib.nullcontext() as progress:
             stopped = False
             while step < config.steps and not stopped:
@@ -185,7 +192,8 @@ def _announce(config, experiment):
     if build.trains_networks(config):
         return
     name, kernel_fn = report.test_kernel(build.kernel_spec(config))
-    targets, support = jax.eval_shape(experiment.sample, jax.random.key(0)).x, experiment.start.x
+    batch = jax.eval_shape(lambda key: loop.batch_at(experiment.sample, key, 0), jax.random.key(0))
+    targets, support = batch.x, experiment.start.x
     pixel_pairs = len(support) * targets.shape[0] * math.prod(support.shape[1:3]) ** 2
     if getattr(kernel_fn, "backend", None) == "tiled" and pixel_pairs > _LONG:
         memory = sharding.free_memory()
@@ -197,7 +205,7 @@ def _announce(config, experiment):
         )
 
 
-def _require_continues(restored, config, data):
+def _require_continues(restored, config, found):
     """A checkpoint must be of the same data and not past the end of the run."""
     checks.require(
         restored.step <= config.steps,
@@ -205,7 +213,7 @@ def _require_continues(restored, config, data):
         f"the last checkpoint is at step {restored.step} and config.steps is {config.steps}; raise it, or start anew",
     )
     checks.require(
-        restored.extra.get("fingerprint") == data,
+        restored.extra.get("fingerprint") == found,
         "--resume",
         f"the training data of {config.data.name} are not those of the run so far; bring them back, or start anew",
     )

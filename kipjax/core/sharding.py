@@ -20,8 +20,11 @@ from kipjax import checks
 from kipjax.types import Batch, PyTree, Sampler
 
 __all__ = [
+    "Rows",
     "barrier",
     "data_parallel",
+    "divide",
+    "divide_rows",
     "everywhere",
     "for_run",
     "free_memory",
@@ -31,6 +34,7 @@ __all__ = [
     "on_every_device",
     "on_this_process",
     "replicated",
+    "rows_from_host",
     "size",
     "spread",
     "start_processes",
@@ -185,16 +189,98 @@ class _Divided:
     over: Mesh = dataclasses.field(metadata={"static": True})
 
     def __call__(self, key: jax.Array) -> Batch:
-        batch = self.sample(key)
-        axis = batch.y.ndim - 2
-        rows, count = batch.y.shape[axis], self.over.size
-        checks.require(
-            rows % count == 0,
-            "sharding.data_parallel",
-            f"a batch has {rows} rows and there are {count} devices; choose a batch size that is a multiple of {count}",
-        )
-        divided = NamedSharding(self.over, PartitionSpec(*[None] * axis, _AXIS))
-        return jax.tree.map(lambda leaf: jax.lax.with_sharding_constraint(leaf, divided), batch)
+        return divide(self.sample(key), self.over)
+
+    @property
+    def at(self) -> Callable[[Any], Batch] | None:
+        """As of the sampler, where that takes its batches in order."""
+        at = getattr(self.sample, "at", None)
+        return at and (lambda step: divide(at(step), self.over))
+
+
+def divide(batch: Batch, over: Mesh | None) -> Batch:
+    """A batch inside jit, divided over the devices of a mesh; see ``data_parallel``."""
+    if size(over) == 1 or over is None:
+        return batch
+    axis = batch.y.ndim - 2
+    _require_multiple(batch.y.shape[axis], over)
+    divided = NamedSharding(_flat(over), PartitionSpec(*[None] * axis, _AXIS))
+    return jax.tree.map(lambda leaf: jax.lax.with_sharding_constraint(leaf, divided), batch)
+
+
+def _require_multiple(rows: int, over: Mesh) -> None:
+    checks.require(
+        rows % over.size == 0,
+        "sharding.data_parallel",
+        f"a batch has {rows} rows and there are {over.size} devices; choose a batch size that is a multiple of "
+        f"{over.size}",
+    )
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class Rows:
+    """The rows of one array, divided over the devices of a mesh, for data sets that no single device could hold.
+
+    Attributes:
+      parts: the array, with rows of zeros at the end where the devices do not divide it.
+      count: rows without those.
+      over: the mesh.
+    """
+
+    parts: jax.Array
+    count: int = dataclasses.field(metadata={"static": True})
+    over: Mesh = dataclasses.field(metadata={"static": True})
+
+    def __len__(self) -> int:
+        return self.count
+
+    def take(self, rows: jax.Array) -> jax.Array:
+        """``x[rows]`` under jit, ``[b, ...]`` on every device: each gives the rows it holds, and they are added up."""
+        each = self.parts.shape[0] // self.over.size
+
+        def local(parts: jax.Array, rows: jax.Array) -> jax.Array:
+            at = rows - each * jax.lax.axis_index(_AXIS)
+            here = ((at >= 0) & (at < each)).reshape(-1, *[1] * (parts.ndim - 1))
+            found = parts.at[jax.numpy.clip(at, 0, each - 1)].get(mode="promise_in_bounds")
+            return jax.lax.psum(jax.numpy.where(here, found, 0), _AXIS)
+
+        split, whole = PartitionSpec(_AXIS), PartitionSpec()
+        return jax.shard_map(local, mesh=self.over, in_specs=(split, whole), out_specs=whole)(self.parts, rows)
+
+    def whole(self) -> jax.Array:
+        """All rows in order, divided as they lie."""
+        return self.parts[: self.count]
+
+
+def divide_rows(x: Any, over: Mesh) -> Rows:
+    """An array of the host, or a ``numpy.memmap``, of which each device gets its part and no other."""
+    flat, count = _flat(over), len(x)
+    each = -(-count // flat.size)
+
+    def part(index: Any) -> np.ndarray:
+        found = np.asarray(x[index[0]])
+        return np.pad(found, [(0, each - len(found))] + [(0, 0)] * (found.ndim - 1))
+
+    shape = (each * flat.size, *x.shape[1:])
+    return Rows(jax.make_array_from_callback(shape, NamedSharding(flat, PartitionSpec(_AXIS)), part), count, flat)
+
+
+def rows_from_host(x: Any, rows: np.ndarray, over: Mesh | None) -> jax.Array:
+    """``x[rows]`` of an array of the host, divided along the last axis of ``rows [..., b]``; whole without a mesh.
+
+    Each process reads the rows of its own devices.
+    """
+    if size(over) == 1 or over is None:
+        return jax.numpy.asarray(np.asarray(x[rows]))
+    _require_multiple(rows.shape[-1], over)
+    divided = NamedSharding(_flat(over), PartitionSpec(*[None] * (rows.ndim - 1), _AXIS))
+    shape = (*rows.shape, *x.shape[1:])
+
+    def read(index: Any) -> np.ndarray:
+        return np.asarray(x[rows[index[: rows.ndim]]])
+
+    return jax.make_array_from_callback(shape, divided, read)
 
 
 def on_accelerator() -> bool:

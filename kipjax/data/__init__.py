@@ -1,6 +1,6 @@
 """Data: sources, preprocessing, samplers, starting sets, augmentation. Importing it loads no data-set library."""
 
-from kipjax.data import augment, diffaug, draw, initial, preprocess, samplers, sources, text
+from kipjax.data import augment, diffaug, draw, initial, preprocess, samplers, sources, streaming, text
 from kipjax.data.sources import KNOWN, Dataset, from_arrays, load
 
 __all__ = [
@@ -15,5 +15,6 @@ __all__ = [
     "preprocess",
     "samplers",
     "sources",
+    "streaming",
     "text",
 ]

@@ -49,7 +49,7 @@ def class_balanced(x: Any, y: Any, labels: Any, *, batch_size: int, num_classes:
     where = "samplers.class_balanced"
     _check_rows(where, x, y, labels, num_classes)
     if batch_size == len(x):
-        return _Whole(jnp.asarray(x), jnp.asarray(y))
+        return Whole(jnp.asarray(x), jnp.asarray(y))
     checks.divides(where, "batch_size", batch_size, "num_classes", num_classes)
     return _per_class(where, x, y, labels, num_classes, batch_size // num_classes, flat=True)
 
@@ -98,7 +98,7 @@ def uniform(x: Any, y: Any, *, batch_size: int) -> Sampler:
     checks.whole("samplers.uniform", "batch_size", batch_size)
     checks.within("samplers.uniform", "batch_size", batch_size, 1, len(x))
     x, y = jnp.asarray(x), jnp.asarray(y)
-    return _Whole(x, y) if batch_size == len(x) else _Uniform(_flat(x), y, x.shape[1:], batch_size)
+    return Whole(x, y) if batch_size == len(x) else _Uniform(_flat(x), y, x.shape[1:], batch_size)
 
 
 def host_iterator(
@@ -161,7 +161,7 @@ _static = functools.partial(dataclasses.field, metadata={"static": True})
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Whole:
+class Whole:
     """The full batch: ``x [n, ...]``, ``y [n, k]``."""
 
     x: jax.Array

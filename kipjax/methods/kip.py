@@ -19,8 +19,8 @@ import jax.numpy as jnp
 import optax
 
 from kipjax import checks
-from kipjax.core import krr, losses
-from kipjax.kernels import family
+from kipjax.core import krr, loop, losses
+from kipjax.kernels import batching, family
 from kipjax.types import Batch, Distilled, KernelFn, Method, PyTree
 
 __all__ = ["FILLS", "Info", "State", "corrupt", "make", "outer_loss"]
@@ -59,7 +59,8 @@ def outer_loss(
     """Equation (7) on one batch of targets.
 
     In blocks the kernel between targets and support, whose ``n m`` entries need not fit the memory, is never there as a
-    whole: derivatives compute it again block by block.
+    whole: derivatives compute it again block by block. That of the support, which is there as a whole to be factorised,
+    is computed in blocks too.
 
     Args:
       kernel_fn: the kernel.
@@ -67,36 +68,27 @@ def outer_loss(
       y_s: ``[m, k]`` its labels.
       batch: targets ``x [n, ...]``, ``y [n, k]``.
       reg, reg_unit, solve_dtype: as in ``krr.alpha``.
-      block_size: targets at a time; 0 for all.
+      block_size: targets (and rows and columns of the support's kernel) at a time; 0 for all.
 
     Returns:
       ``(loss [], accuracy [] in 0..1)``.
     """
     checks.same_classes("kip.outer_loss", "y_s", y_s, "y_t", batch.y)
-    dual = krr.alpha(kernel_fn(x_s, x_s), y_s, reg=reg, reg_unit=reg_unit, solve_dtype=solve_dtype)
+    n = batch.x.shape[0]
+    square = (batching.batch(kernel_fn, block_size) if block_size else kernel_fn)(x_s, x_s)
+    dual = krr.alpha(square, y_s, reg=reg, reg_unit=reg_unit, solve_dtype=solve_dtype)
 
     def score(x_t, y_t):
         predictions = kernel_fn(x_t, x_s) @ dual
         return losses.mse(predictions, y_t), losses.accuracy(predictions, y_t)
 
-    n = batch.x.shape[0]
     if not 0 < block_size < n:
         return score(*batch)
-    # Rows of every device in every block, so that none of a batch that is divided over devices has to travel.
-    blocks = n // block_size
-    whole = jax.tree.map(lambda a: a[: blocks * block_size].reshape(block_size, blocks, *a.shape[1:]), tuple(batch))
-    rest = jax.tree.map(lambda a: a[blocks * block_size :], tuple(batch))
-    score = jax.checkpoint(score, prevent_cse=False)
 
-    def add(total, i):
-        x_t, y_t = (jnp.take(a, i, axis=1) for a in whole)
-        return jax.tree.map(lambda a, b: a + b * block_size, total, score(x_t, y_t)), None
+    def total(x_t, y_t):
+        return jax.tree.map(lambda a: a * len(x_t), score(x_t, y_t))
 
-    zero = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(score, *batch))
-    total = jax.lax.scan(add, zero, jnp.arange(blocks))[0]
-    if n % block_size:
-        total = jax.tree.map(lambda a, b: a + b * (n % block_size), total, score(*rest))
-    return jax.tree.map(lambda a: a / n, total)
+    return jax.tree.map(lambda a: a / n, loop.sum_over_blocks(total, tuple(batch), block_size))
 
 
 def corrupt(key: jax.Array, x: jax.Array, *, rho: float, fill: str = "uniform") -> tuple[jax.Array, jax.Array]:

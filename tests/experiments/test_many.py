@@ -1,5 +1,6 @@
 """Several devices, processes and seeds give what one gives; a run that is stopped, or loses a process, says so."""
 
+import contextlib
 import importlib
 import json
 import os
@@ -72,6 +73,15 @@ def losses(folder):
     return [line["loss"] for line in log.read(folder / "metrics.jsonl")]
 
 
+@contextlib.contextmanager
+def told_to_stop_after(stretches):
+    """A run in here is told to stop after so many stretches."""
+    with pytest.MonkeyPatch.context() as patch:
+        told = iter([*[False] * (stretches - 1), True])
+        patch.setattr(interruption.Watch, "told", lambda self: next(told))
+        yield
+
+
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
     folder = tmp_path_factory.mktemp("alone")
@@ -87,6 +97,54 @@ def test_processes_over_loopback_agree_with_one(count, alone, tmp_path):
     np.testing.assert_allclose(many.distilled.x, one.distilled.x, atol=1e-5)  # Adam divides by tiny gradients
     assert many.meta["data_fingerprint"] == one.meta["data_fingerprint"]
     assert "distilled, 10 images" in texts[0][0] and not any("distilled, " in out for out, _ in texts[1:])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["each", "host", "divided"])
+def test_label_solve_adds_its_normal_matrix_up_over_processes(where, tmp_path):
+    parts = ["--config.batch.kind=in_order", "--config.batch.size=400", "--config.data.train_size=1200"]
+    parts += ["--config.steps=3", "--config.method.accumulate=3", "--config.evaluation.full_size=0"]
+    flags = ["--config=configs/label_solve/digits.py:tiny", *parts, f"--config.data_on={where}"]
+    finished([start(*flags, f"--workdir={tmp_path / 'one'}")])
+    finished(together(2, *flags, f"--workdir={tmp_path / 'two'}"))
+    np.testing.assert_allclose(losses(tmp_path / "two"), losses(tmp_path / "one"), rtol=1e-6)
+    one, two = (kipjax.load(tmp_path / name / "distilled.npz").distilled for name in ("one", "two"))
+    np.testing.assert_array_equal(two.x, one.x)
+    np.testing.assert_allclose(two.y, one.y, rtol=1e-6, atol=1e-6)
+
+
+EIGHT = """
+import importlib, jax, numpy as np
+from experiments import build
+from kipjax.core import loop
+
+assert len(jax.devices()) == 8
+for path, changes in {
+    "configs.kip.digits": {"batch.size": 80, "method.block_size": 16},
+    "configs.label_solve.digits": {"data.train_size": 800, "method.block_size": 80},
+}.items():
+    found = {}
+    for count in (1, 2, 4, 8):
+        config = importlib.import_module(path).get_config("tiny")
+        config.update_from_flattened_dict({**changes, "devices": count})
+        experiment = build.experiment(config)
+        batch = jax.device_get(jax.jit(lambda s, key: s(key))(experiment.sample, jax.random.key(7)))
+        run = jax.jit(loop.steps(experiment.method, 2))
+        state, infos = run(experiment.sample, jax.random.key(0), experiment.method.init(None, experiment.start), 0)
+        found[count] = batch, jax.device_get(infos), jax.device_get(experiment.method.distilled(state))[:2]
+    for count in (2, 4, 8):
+        jax.tree.map(np.testing.assert_array_equal, found[count][0], found[1][0])
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), found[count][1], found[1][1])
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found[count][2], found[1][2])
+print("same")
+"""
+
+
+def test_eight_devices_draw_the_batches_of_one_and_agree_with_it():
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    run = [sys.executable, "-c", EIGHT]
+    done = subprocess.run(run, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.stdout.strip() == "same", done.stderr[-2000:]
 
 
 def test_one_process_goes_on_from_a_checkpoint_of_two(alone, tmp_path):
@@ -147,6 +205,65 @@ def test_devices_agree_with_one(path, changes, tmp_path):
         np.testing.assert_allclose(found[count][1], found[1][1], rtol=1e-5)
         np.testing.assert_allclose(found[count][0].x, found[1][0].x, atol=2e-3)
         np.testing.assert_allclose(found[count][0].y, found[1][0].y, atol=2e-3)
+
+
+PLACES = {
+    "kip": ("configs/kip/digits.py", {"batch.size": 40, "steps": 5}),
+    "kip, two seeds": ("configs/kip/digits.py", {"batch.size": 40, "steps": 4, "num_seeds": 2}),
+    "kip, all": ("configs/kip/digits.py", {"batch.kind": "all", "data.train_size": 400, "method.block_size": 64}),
+    "dm": ("configs/dm/images.py", {"data.name": "digits", "batch.size": 8, "steps": 2}),
+    "label_solve": (
+        "configs/label_solve/digits.py",
+        {"batch.kind": "in_order", "batch.size": 400, "data.train_size": 1200, "steps": 3, "method.accumulate": 3},
+    ),
+}
+
+
+@pytest.mark.skipif(jax.device_count() < 4, reason="needs four devices; tests force four CPU devices")
+@pytest.mark.parametrize("name", PLACES)
+def test_targets_on_the_host_or_divided_give_the_run_with_a_copy_on_each_device(name, tmp_path):
+    path, changes = PLACES[name]
+    found = {}
+    for where in ("each", "host", "divided"):
+        config, folder = load(path, **changes, devices=4, data_on=where), tmp_path / where
+        experiment = build.experiment(config)
+        states = trainer.train(config, experiment, str(folder), resume=False)
+        found[where] = [jax.device_get(experiment.method.distilled(state)[:2]) for state in states], losses(folder)
+    for where in ("host", "divided"):
+        np.testing.assert_allclose(found[where][1], found["each"][1], rtol=1e-6)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found[where][0], found["each"][0])
+
+
+def test_label_solve_over_batches_is_label_solve_at_once(tmp_path):
+    """The normal matrix adds up in the state: interrupted between batches, it goes on where it was."""
+    whole = load("configs/label_solve/digits.py", **{"data.train_size": 1200})
+    trainer.run(whole, str(tmp_path / "whole"))
+    parts = load(PLACES["label_solve"][0], **PLACES["label_solve"][1], data_on="host", log_every=1, checkpoint_every=1)
+    experiment = build.experiment(parts)
+    with told_to_stop_after(2), pytest.raises(interruption.Interrupted):
+        trainer.train(parts, experiment, str(tmp_path / "parts"), resume=False)
+    state = trainer.train(parts, experiment, str(tmp_path / "parts"), resume=True)[0]
+    expected = kipjax.load(tmp_path / "whole" / "distilled.npz").distilled.y
+    np.testing.assert_allclose(state.y, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"data_on": "cloud"}, "choose one of each, divided, host"),
+        ({"method.accumulate": 3}, "set --config.batch.kind=in_order, --config.batch.size to 1200 / 3"),
+        ({"batch.kind": "in_order", "batch.size": 500}, "accumulate is 1: the 1200 targets must come in order"),
+    ],
+)
+def test_what_cannot_be_streamed_says_what_to_set(changes, words):
+    with pytest.raises(checks.InputError, match=words):
+        build.experiment(load("configs/label_solve/digits.py", **{"data.train_size": 1200}, **changes))
+
+
+def test_a_streamed_step_that_does_not_fit_is_refused_with_the_numbers(tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer.sharding, "free_memory", lambda: 1000)
+    with pytest.raises(checks.InputError, match=r"a step needs \d+\.\d MB of memory and 0.0 MB are free; lower"):
+        trainer.run(load("configs/kip/digits.py", data_on="host"), str(tmp_path))
 
 
 def test_rows_that_do_not_divide_and_missing_devices_are_refused(tmp_path):

@@ -1,0 +1,1 @@
+"""The rows of ``experiments.benchmark``, a file for each topic, each with a table ``ROWS``."""

@@ -1,0 +1,86 @@
+"""The plan counts what the compiler counts, and its times follow from the figures of the device."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import pytest
+
+from experiments import plan
+from kipjax import models
+from kipjax.kernels import infinite
+from kipjax.methods import kip, label_solve, rcig
+from kipjax.types import Batch, Distilled
+
+ROOT = pathlib.Path(__file__).parents[2]
+DEVICE = plan.Device(1e12, 1e11, 1e10, 1e-5, 1e9)
+
+
+def shapes(shape, n, k):
+    return [jax.ShapeDtypeStruct(s, "float32") for s in ((n, *shape), (n, k))]
+
+
+def lowered(method, shape, targets, support, k):
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    state = jax.eval_shape(method.init, key, Distilled(*shapes(shape, support, k)))
+    return jax.jit(method.step).lower(key, state, Batch(*shapes(shape, targets, k)))
+
+
+SMALL = {"targets": 512, "support": 64, "features": 256, "classes": 10}
+
+
+@pytest.mark.parametrize("change", [{}, {"targets": 1024}, {"support": 128}, {"features": 1024}], ids=str)
+@pytest.mark.parametrize("name", ["kip", "label_solve"])
+def test_operations_are_those_that_the_compiler_counts(name, change):
+    sizes = SMALL | change
+    method = kip.make(infinite.fc(1)) if name == "kip" else label_solve.make(infinite.fc(1), dtype=None)
+    program = lowered(method, (sizes["features"],), sizes["targets"], sizes["support"], 10).compile()
+    work = plan.PLANS[name](**sizes, block=0)
+    # Factorisations are calls of a library, of which the compiler knows nothing.
+    assert work.shared + work.repeated == pytest.approx(program.cost_analysis()["flops"], rel=0.1)
+
+
+def test_memory_is_about_what_the_compiler_plans():
+    sizes = {"targets": 20_000, "support": 1500, "features": 256, "classes": 10}
+    method = kip.make(infinite.fc(1), block_size=500)
+    found = lowered(method, (256,), 20_000, 1500, 10).compile().memory_analysis()
+    work = plan.kip(**sizes, block=500)
+    bytes_of_it = found.argument_size_in_bytes + found.output_size_in_bytes + found.temp_size_in_bytes
+    assert 0.6 < (work.held + work.divided) / bytes_of_it < 1.6
+
+
+@pytest.mark.slow
+def test_passes_of_a_target_of_rcig_are_those_that_the_compiler_counts():
+    """Before optimisation, which takes long; wide and with few pixels, so that products are most of it."""
+    model = models.get("convnet", num_classes=3, width=128, depth=2, norm="none", activation="relu")
+    method = rcig.make(model, solve="dense", pool_size=2, pool_steps=1)
+    few, many = (lowered(method, (4, 4, 1), targets, 3, 3).cost_analysis()["flops"] for targets in (32, 64))
+    work = plan.rcig(targets=32, support=3, side=4, channels=1, classes=3, width=128, depth=2)
+    assert work.shared == pytest.approx(many - few, rel=0.1)
+
+
+def test_what_is_shared_falls_with_the_devices_and_what_is_not_stays():
+    work = plan.kip(targets=60_000, support=100, features=784, classes=10, block=0)
+    one, eight, many = (plan.spent(work, DEVICE, count) for count in (1, 8, 1024))
+    assert one.communicate == one.sent == 0 and one.efficiency == 1
+    assert one.flops - eight.flops == pytest.approx(work.shared * 7 / 8)
+    assert eight.sent == pytest.approx(2 * 7 / 8 * 4 * (100 * 784 + 100 * 10))
+    assert eight.seconds == pytest.approx(eight.flops / 1e12 + eight.sent / 1e10 + 6e-5)
+    assert many.flops > work.repeated + work.solved and many.efficiency < eight.efficiency < 1
+    assert many.memory < eight.memory < one.memory == work.held + work.divided
+
+
+def command(*flags):
+    run = [sys.executable, "-m", "experiments.plan", *flags]
+    return subprocess.run(run, cwd=ROOT, env=os.environ, capture_output=True, text=True)
+
+
+def test_the_table_has_a_line_for_each_number_of_devices():
+    done = command("--method=label_solve", "--support=10000", "--devices=1,8,1024", "--memory=4e9")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert "stated, not measured" in lines[1] and [line.split()[0] for line in lines[3:]] == ["1", "8", "1024"]
+    assert all(line.endswith("does not fit") for line in lines[3:])
+    assert command("--devices=1,none").returncode == 2
