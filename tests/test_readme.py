@@ -11,6 +11,8 @@ def test_the_python_examples_run_as_they_stand():
     blocks = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
     names = {}
     for block in blocks:
+        if "import torch" in block:  # tests/experiments/test_convert.py runs it where PyTorch is installed
+            continue
         exec(compile(block, "README.md", "exec"), names)
     assert names["method"].distilled(names["state"]).x.shape == (10, 8, 8, 1)
     assert names["infos"].loss[-1] < names["infos"].loss[0]
