@@ -13,10 +13,9 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
-from experiments import build, cli, findings, tables
+from experiments import build, cli, findings, plots, tables
 from kipjax import checks, models
 from kipjax.evaluation import metrics, protocols, train
-from kipjax.io import charts
 
 FLAGS = flags.FLAGS
 findings.define_out()
@@ -52,7 +51,7 @@ def main() -> None:
                 )  # fmt: skip
                 rows.append({"set": name, "size": found.size, "arch": arch, "rho": rho, "run": run})
                 rows[-1]["accuracies"] = found.accuracies
-    _plot(rows, fractions, os.path.join(FLAGS.out, "corruption.png"))
+    plots.corruption(os.path.join(FLAGS.out, "corruption.png"), rows)
     findings.write(rows, _table(rows, fractions), config=config.to_dict())
 
 
@@ -83,14 +82,6 @@ def _table(rows, fractions):
         text[", ".join(line)] = [*(tables.spread(some, scale=100) for some in values), f"{100 * lost:.2f}"]
     note = f"test accuracy in %, {rows[0]['size']} images, {FLAGS.training}; n={FLAGS.runs * FLAGS.seeds}"
     return f"{note}\n{tables.grid('trained on', columns, text)}"
-
-
-def _plot(rows, fractions, path):
-    curves = {}
-    for line in _lines(rows):
-        found = [metrics.summarize(100 * a for a in _values(rows, line, rho)) for rho in fractions]
-        curves[", ".join(line)] = charts.Curve(fractions, [s.mean for s in found], [s.std for s in found])
-    charts.curves(path, {"test accuracy, %": curves}, x_label="fraction of corrupted coordinates")
 
 
 if __name__ == "__main__":

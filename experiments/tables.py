@@ -1,10 +1,109 @@
-"""Results of evaluations as text: lines for one set, a matrix for many sets and test models."""
+"""Results as text: lines for one set, a matrix for many sets and test models, and tables of all runs in a folder.
 
+python -m experiments.tables --runs=runs [--format=tsv|json]
+
+Prints, from what runs have left there: a table of every run folder's results, of each transfer table, sweep and
+corruption curve, in Markdown as the README has them.
+"""
+
+import json
 from collections.abc import Iterable, Mapping, Sequence
 
+from absl import flags
+
+from experiments import cli, gather
 from kipjax.evaluation import Result, metrics, transfer
 
-__all__ = ["grid", "lines", "matrix", "sizes", "spread"]
+__all__ = ["everything", "grid", "lines", "markdown", "matrix", "of_runs", "sizes", "spread"]
+
+COLUMNS = ("run", "set", "trained on", "images", "scored by", "test accuracy, %", "n", "seconds", "device")
+
+
+def define() -> None:
+    """The flags of the command."""
+    flags.DEFINE_list("runs", ["runs"], "Folders of run folders, searched to the bottom.")
+    flags.DEFINE_enum("format", "markdown", ["markdown", "tsv", "json"], "Of the tables; json has the numbers whole.")
+
+
+def main() -> None:
+    print(everything(gather.below(flags.FLAGS.runs), flags.FLAGS.format))
+
+
+def everything(found: gather.Found, form: str = "markdown") -> str:
+    """All tables of what runs have left, as ``markdown``, ``tsv`` or ``json``."""
+    rows = of_runs(found.runs)
+    if form == "json":
+        names = ("sweeps", "matrices", "corruption")
+        return json.dumps({"runs": rows, **{name: getattr(found, name) for name in names}}, indent=1)
+    table = markdown if form == "markdown" else _tabbed
+    text = [table(COLUMNS, [[_text(row[column]) for column in COLUMNS] for row in rows])]
+    parts = ((found.sweeps, _of_cells), (found.matrices, _of_matrix), (found.corruption, _of_corruption))
+    text += [f"{name}\n\n{table(*make(some))}" for by_name, make in parts for name, some in by_name.items()]
+    return "\n\n".join(text)
+
+
+def of_runs(runs: Sequence[gather.Run]) -> list[dict]:
+    """A row for each result of each run folder; ``test accuracy, %`` is ``[mean, standard deviation or None]``."""
+    rows = []
+    for run in runs:
+        for result in [*run.summary["results"], *run.summary.get("results_by_kernels", ())]:
+            found = result["accuracy"]
+            std = 100 * found["std"] if found["n"] > 1 else None
+            own = (run.name, gather.label(run), result["trained_on"], result["size"], result["model"])
+            rest = ([100 * found["mean"], std], found["n"], run.summary["seconds"], run.summary["device"])
+            protocol = run.summary.get("protocol", "")
+            rows.append(dict(zip(COLUMNS, own + rest)) | {"protocol": protocol})
+    return rows
+
+
+def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of Markdown."""
+    body = [" | ".join(cell.replace("|", "\\|") for cell in row) for row in (columns, *rows)]
+    return "\n".join(f"| {line} |" for line in [body[0], " | ".join(["---"] * len(columns)), *body[1:]])
+
+
+def _tabbed(columns, rows):
+    return "\n".join("\t".join(row) for row in (columns, *rows))
+
+
+def _text(value):
+    if isinstance(value, list):
+        mean, std = value
+        return f"{mean:.2f}" if std is None else f"{mean:.2f} ± {std:.2f}"
+    return f"{value:.0f}" if isinstance(value, float) else str(value)
+
+
+def _of_cells(cells):
+    """A row for each combination of a sweep."""
+    fields = list(cells[0]["fields"])
+    rows = []
+    for cell in cells:
+        result = gather.spread(cell["results"][0]["accuracy"]) if "results" in cell else "diverged"
+        rows.append([*(str(cell["fields"][field]) for field in fields), result])
+    return [*fields, "test accuracy, %"], rows
+
+
+def _of_matrix(some):
+    """Artifacts and subsets against test kernels or networks."""
+    columns = list(dict.fromkeys(row["model"] for row in some))
+    found: dict[str, dict[str, str]] = {}
+    for row in some:
+        own = row["artifact"] if row["trained_on"] == "distilled" else f"{row['trained_on']}, {row['size']}"
+        found.setdefault(own, {}).setdefault(row["model"], gather.spread(row["accuracy"]))
+    return ["trained with", *columns], [[n, *(by.get(c, "-") for c in columns)] for n, by in found.items()]
+
+
+def _of_corruption(some):
+    """Networks and sets against fractions."""
+    fractions = sorted({row["rho"] for row in some})
+    rows = []
+    for arch, name in dict.fromkeys((row["arch"], row["set"]) for row in some):
+        values = [
+            [a for row in some if (row["arch"], row["set"], row["rho"]) == (arch, name, rho) for a in row["accuracies"]]
+            for rho in fractions
+        ]
+        rows.append([f"{arch}, {name}", *(spread(v, scale=100) for v in values)])
+    return ["trained on", *(f"{100 * rho:g} % corrupt" for rho in fractions)], rows
 
 
 def grid(corner: str, columns: Sequence[str], rows: Mapping[str, Sequence[str]]) -> str:
@@ -56,3 +155,7 @@ def _cell(summary: metrics.Summary | None) -> str:
     if summary is None:
         return "-"
     return f"{100 * summary.mean:.2f}" + (f" ± {100 * summary.std:.2f}" if summary.n > 1 else "")
+
+
+if __name__ == "__main__":
+    cli.run(main, define)

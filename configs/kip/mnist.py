@@ -15,7 +15,8 @@ def get_config(variant: str = ""):
     config.data.name = "mnist"
     constant_rate(config, 0.01)
     config.steps = 10_000
-    return common.by_variant(config, variant, {"tiny": fashion_mnist.tiny, "rbf": rbf, "corrupted": corrupted})
+    variants = {"tiny": fashion_mnist.tiny, "rbf": rbf, "augmented": augmented, "corrupted": corrupted}
+    return common.by_variant(config, variant, variants)
 
 
 def constant_rate(config, learning_rate):
@@ -27,6 +28,13 @@ def rbf(config):
     fashion_mnist.rbf(config)
     config.init.ipc = 1
     constant_rate(config, 0.01)
+    config.steps = 20_000
+    config.augment.rotation, config.augment.shift = 10.0, 0.1
+
+
+def augmented(config):
+    """FC1 (a + l): augmented targets, labels learned; 85.46 ± 0.04 at 10 images."""
+    config.method.learn_labels = True
     config.steps = 20_000
     config.augment.rotation, config.augment.shift = 10.0, 0.1
 

@@ -1,4 +1,4 @@
-"""TensorFlow Datasets as a source; the only file that imports it.
+"""TensorFlow Datasets as a source, and as a form to write a set in; the only file that imports it.
 
 Reading a set that was prepared as ArrayRecord goes through ``tfds.data_source``, which needs no TensorFlow. Sets that
 were prepared as TFRecord (TFDS's default), and preparing most sets in the first place, need TensorFlow; what is
@@ -7,9 +7,12 @@ prepared here is written as ArrayRecord, so that later runs do without.
 
 import contextlib
 import importlib.util
+import io
 import logging
 import pathlib
-from collections.abc import Iterator
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +20,7 @@ import numpy as np
 from kipjax import checks
 from kipjax.data.raw import Raw, resized
 
-__all__ = ["read"]
+__all__ = ["read", "write"]
 
 _TEST_SPLITS = ("test", "validation")
 
@@ -39,6 +42,96 @@ def read(name: str, data_dir: Any = None, image_size: int = 0) -> Raw:
     with _quiet():
         folder = None if data_dir is None else str(pathlib.Path(data_dir).expanduser())
         return _read(name, _prepared(name, folder), image_size)
+
+
+def write(
+    folder: Any, pixels: Any, x: Any, y: Any, *, class_names: Sequence[str] | None = None, name: str = "distilled"
+) -> pathlib.Path:
+    """Writes a distilled set as a TFDS data set with one split, ``train``, in the order of its rows.
+
+    TFDS reads it with ``tfds.builder_from_directory(PATH).as_data_source("train")``, without TensorFlow. An example has
+    ``image`` (PNG), ``label`` (the class of the largest target), ``x`` (the preprocessed image, bit for bit) and ``y``.
+
+    Args:
+      folder: TFDS's root folder, made if need be; it must not hold a set of that name yet.
+      pixels: ``[m, h, w, 1]`` or ``[m, h, w, 3]`` uint8 (``data.preprocess.to_pixels``).
+      x: ``[m, h, w, c]`` in preprocessed space; stored as float32.
+      y: ``[m, k]`` targets; stored as float32.
+      class_names: ``k`` names, all different; the numbers unless given.
+      name: of the data set: small letters, digits and ``_``.
+
+    Returns:
+      The folder of the data set, ``folder/name/1.0.0``.
+
+    Raises:
+      InputError: TFDS is missing, arrays or names do not fit, or the folder cannot be written.
+    """
+    where, pixels = "tfds.write", np.asarray(pixels)
+    x, y = np.asarray(x, np.float32), np.asarray(y, np.float32)
+    names = [str(n) for n in (range(y.shape[-1]) if class_names is None else class_names)]
+    ok = pixels.dtype == np.uint8 and pixels.ndim == 4 and pixels.shape[-1] in (1, 3) and pixels.size > 0
+    checks.require(ok, where, f"pixels have dtype {pixels.dtype} and shape {pixels.shape}; expected uint8 images")
+    checks.require(y.ndim == 2, where, f"y has shape {y.shape}; expected [m, k]")
+    checks.same_length(where, "pixels", pixels, "x", x)
+    checks.same_length(where, "pixels", pixels, "y", y)
+    different = len(set(names)) == len(names) == y.shape[1] and not any("\n" in n for n in names)
+    checks.require(different, where, f"class_names {names} are not {y.shape[1]} different lines of text")
+    checks.require(bool(re.fullmatch("[a-z][a-z0-9_]*", name)), where, f"name is {name!r}; expected as in my_set_1")
+    with _quiet(), tempfile.TemporaryDirectory() as downloads:
+        try:
+            builder = _distilled_builder(folder, name, names, pixels, x, y)
+            checks.require(
+                not builder.data_path.exists(), where, f"{builder.data_path} is already there; choose another folder"
+            )
+            builder.download_and_prepare(download_dir=downloads)
+        except OSError as error:
+            text = f"cannot write {folder} ({error.strerror or error}); choose a folder that you may write to"
+            raise checks.InputError(f"{where}: {text}") from error
+    return pathlib.Path(builder.data_path)
+
+
+def _distilled_builder(folder: Any, name: str, names: list[str], pixels: Any, x: Any, y: Any) -> Any:
+    """A TFDS builder of these rows; images are handed over as PNG, because TFDS needs TensorFlow to encode arrays."""
+    module = _import()
+    kinds = module.features
+    features = kinds.FeaturesDict(
+        {
+            "image": kinds.Image(shape=pixels.shape[1:]),
+            "label": kinds.ClassLabel(names=names),
+            "x": kinds.Tensor(shape=x.shape[1:], dtype=np.float32),
+            "y": kinds.Tensor(shape=y.shape[1:], dtype=np.float32),
+        }
+    )
+
+    def info(self):
+        return module.core.DatasetInfo(
+            builder=self, features=features, supervised_keys=("image", "label"), disable_shuffling=True
+        )
+
+    def examples(self):
+        for i, (picture, row, target) in enumerate(zip(pixels, x, y)):
+            yield i, {"image": _png(picture), "label": int(target.argmax()), "x": row, "y": target}
+
+    members = {
+        "VERSION": module.core.Version("1.0.0"),
+        "name": name,
+        "_info": info,
+        "_split_generators": lambda self, manager: {"train": self._generate_examples()},
+        "_generate_examples": examples,
+        "__module__": "__main__",  # TFDS looks for no checksum file beside it
+    }
+    with module.core.registered.skip_registration():
+        kind = type("Distilled", (module.core.GeneratorBasedBuilder,), members)
+    return kind(data_dir=str(pathlib.Path(folder).expanduser()), file_format="array_record")
+
+
+def _png(pixels: np.ndarray) -> io.BytesIO:
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(file, "PNG")
+    file.seek(0)
+    return file
 
 
 def _read(name: str, builder: Any, image_size: int) -> Raw:

@@ -53,6 +53,11 @@ ZCA_VARIANTS = {
         "unit", True, False, 0.1, "trace", 0,
         "arXiv:2107.13034: the released KIP ConvNet sets, as DC-BENCH (arXiv:2207.09639) whitens test data for them",
     ),
+    "kip_released": ZcaVariant(
+        "channels", True, False, 0.1, "trace", 0,
+        "arXiv:2107.13034: the released KIP sets, as their authors' notebook nn_training.ipynb (google-research/kip) "
+        "whitens the data that networks trained on them are tested on",
+    ),
     "mtt": ZcaVariant(
         "unit", False, True, 0.1, "absolute", 1,
         "arXiv:2203.11932: kornia 0.6 ZCAWhitening(eps=0.1) on pixels in [0, 1]; no channel standardisation",

@@ -29,7 +29,7 @@ from kipjax.io import _files, _npz
 from kipjax.io.log import to_jsonable
 from kipjax.types import Distilled, Preprocess
 
-__all__ = ["FORMAT", "FORMAT_VERSION", "Artifact", "fingerprint", "load", "save"]
+__all__ = ["FORMAT", "FORMAT_VERSION", "Artifact", "fingerprint", "from_arrays", "load", "save", "to_arrays"]
 
 FORMAT = "kipjax-distilled"
 FORMAT_VERSION = 1
@@ -70,9 +70,7 @@ def save(path: str | os.PathLike, artifact: Artifact) -> None:
     ((2, 3), 0)
     """
     where = "artifact.save"
-    _require_types(where, artifact)
-    artifact = _checked(where, artifact._replace(meta=_described(where, artifact.meta)))
-    arrays = _to_arrays(artifact)
+    arrays = to_arrays(artifact, where)
     _files.atomic_write(where, path, lambda file: np.savez(file, **arrays))
 
 
@@ -88,6 +86,39 @@ def load(path: str | os.PathLike) -> Artifact:
     members = _npz.members(where, path)
     meta = _read_meta(where, members)
     arrays = {name: _npz.read_array(where, name, read) for name, read in members.items() if name != "meta"}
+    return from_arrays(arrays, meta, where)
+
+
+def to_arrays(artifact: Artifact, where: str = "artifact.to_arrays") -> dict[str, Any]:
+    """The members of an artifact's file by name, as the table above has them.
+
+    Args:
+      artifact: as ``save`` takes it.
+      where: what error messages start with.
+
+    Raises:
+      InputError: a value that ``save`` refuses.
+    """
+    _require_types(where, artifact)
+    artifact = _checked(where, artifact._replace(meta=_described(where, artifact.meta)))
+    fields = artifact.distilled._asdict()
+    fields |= {f"preprocess.{name}": value for name, value in artifact.preprocess._asdict().items()}
+    text = json.dumps(artifact.meta, allow_nan=False).encode()
+    arrays = {name: np.asarray(value) for name, value in fields.items() if value is not None}
+    return arrays | {"meta": np.frombuffer(text, np.uint8)}
+
+
+def from_arrays(arrays: dict[str, Any], meta: dict[str, Any], where: str = "artifact.from_arrays") -> Artifact:
+    """The artifact of such members, checked; ``arrays`` are all but ``meta``.
+
+    Args:
+      arrays: NumPy arrays by name.
+      meta: the JSON object.
+      where: what error messages start with.
+
+    Raises:
+      InputError: an array is missing, unknown, or has values that no artifact has.
+    """
     return _checked(where, _from_arrays(where, arrays, meta))
 
 
@@ -142,17 +173,8 @@ def _require_types(where: str, artifact: Any) -> None:
     )
 
 
-def _to_arrays(artifact: Artifact) -> dict[str, Any]:
-    """The members of the file by name."""
-    fields = artifact.distilled._asdict()
-    fields |= {f"preprocess.{name}": value for name, value in artifact.preprocess._asdict().items()}
-    text = json.dumps(artifact.meta, allow_nan=False).encode()
-    arrays = {name: np.asarray(value) for name, value in fields.items() if value is not None}
-    return arrays | {"meta": np.frombuffer(text, np.uint8)}
-
-
 def _from_arrays(where: str, arrays: dict[str, Any], meta: dict[str, Any]) -> Artifact:
-    """The inverse of ``_to_arrays``."""
+    """The inverse of ``to_arrays``, unchecked."""
     needed = {"x", "y", *(f"preprocess.{name}" for name in ("mean", "std", "low", "high", "per_image"))}
     known = {"x", "y", "lr", *(f"preprocess.{name}" for name in Preprocess._fields)}
     missing, unknown = needed - set(arrays), set(arrays) - known

@@ -1,4 +1,4 @@
-"""Plots of results: curves with their spread, and clouds of points. As in ``plots``, pyplot is never imported."""
+"""Plots of results: curves with their spread, clouds of points, matrices. As in ``plots``, pyplot is never imported."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ import numpy as np
 from kipjax import checks
 from kipjax.io import _files
 
-__all__ = ["Curve", "curves", "points"]
+__all__ = ["Curve", "curves", "matrix", "points"]
 
 
 class Curve(NamedTuple):
@@ -47,7 +47,7 @@ def curves(
             checks.same_length("charts.curves", "x", x, f"{name}: mean", mean)
             std = np.nan_to_num(np.asarray(curve.std, float)) if curve.std is not None else np.zeros_like(mean)
             color = f"C{names.index(name) % 10}"
-            axis.plot(x, mean, "o-", color=color, markersize=4, label=name)
+            axis.plot(x, mean, "o-" if len(x) <= 30 else "-", color=color, markersize=4, label=name)
             axis.fill_between(x, mean - std, mean + std, color=color, alpha=0.2, linewidth=0)
         if log_x:
             axis.set_xscale("log")
@@ -90,17 +90,74 @@ def points(
     _save("charts.points", path, figure, [axis])
 
 
+def matrix(
+    path: str | os.PathLike,
+    values: Any,
+    *,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    x_label: str = "",
+    y_label: str = "",
+    unit: str = "test accuracy, %",
+    diverging: bool = False,
+    digits: int = 1,
+) -> None:
+    """Writes a PNG with a field for each entry of a matrix, its value on it.
+
+    Args:
+      path: the PNG file.
+      values: ``[rows, columns]``; NaN for what there is not, which stays grey.
+      rows, columns: their names.
+      x_label, y_label: of the axes.
+      unit: of the colours.
+      diverging: blue below zero, red above, as for covariances; else from dark to light.
+      digits: after the point.
+
+    Raises:
+      InputError: names that do not fit, no value at all, or a path that cannot be written.
+    """
+    where, values = "charts.matrix", np.asarray(values, float)
+    checks.require(
+        values.shape == (len(rows), len(columns)) and bool(np.isfinite(values).any()),
+        where,
+        f"values have shape {values.shape} and there are {len(rows)} rows and {len(columns)} columns; expected one "
+        "value for each, and at least one that is finite",
+    )
+    size = (
+        2.5 + 0.7 * len(columns) + 0.07 * max(map(len, rows)),
+        1.5 + 0.4 * len(rows) + 0.05 * max(map(len, columns)),
+    )
+    figure, (axis,) = _figure(1, size)
+    limit = float(np.nanmax(np.abs(values))) or 1.0
+    low, high = (-limit, limit) if diverging else (float(np.nanmin(values)), float(np.nanmax(values)))
+    axis.set_facecolor("0.8")
+    drawn = axis.imshow(values, cmap="RdBu_r" if diverging else "viridis", vmin=low, vmax=high, aspect="auto")
+    for (i, j), value in np.ndenumerate(values):
+        if np.isfinite(value):
+            strong = abs(value) > 0.6 * limit if diverging else value < (low + high) / 2
+            color = "white" if strong else "0.1"
+            axis.text(j, i, f"{round(value, digits) + 0.0:.{digits}f}", ha="center", va="center", size=8, color=color)
+    axis.set_xticks(range(len(columns)), columns, rotation=45 if max(map(len, columns)) > 4 else 0, ha="right", size=9)
+    axis.set_yticks(range(len(rows)), rows, size=9)
+    for text in (*axis.get_xticklabels(), *axis.get_yticklabels()):
+        text.set_parse_math(False)
+    axis.set_xlabel(x_label, parse_math=False)
+    axis.set_ylabel(y_label, parse_math=False)
+    figure.colorbar(drawn, ax=axis, label=unit)
+    _files.atomic_write(where, path, lambda file: figure.savefig(file, format="png"))
+
+
 def _names(where: str, panels: Mapping[str, Mapping[str, Any]]) -> list[str]:
     names = list(dict.fromkeys(name for some in panels.values() for name in some))
     checks.require(bool(names), where, "there is nothing to plot; give at least one curve or cloud")
     return names
 
 
-def _figure(panels: int) -> tuple[Any, list[Any]]:
+def _figure(panels: int, size: tuple[float, float] = (4.8, 3.8)) -> tuple[Any, list[Any]]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.8 * panels, 3.8), dpi=100, layout="constrained")
+    figure = Figure(figsize=(size[0] * panels, size[1]), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
     return figure, list(figure.subplots(1, panels, squeeze=False)[0])
 

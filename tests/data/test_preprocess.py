@@ -21,8 +21,8 @@ def _oracle(x, variant):
     n = len(x)
     unit = x / 255.0
     standard = (x - x.mean((0, 1, 2), dtype=float)) / x.std((0, 1, 2), dtype=float)
-    flat = (standard if variant in ("frepo", "rcig", "rfad", "rfad_svhn") else unit).reshape(n, -1)
-    if variant in ("kip", "kip_convnet", "rfad_svhn"):
+    flat = (standard if variant in ("frepo", "rcig", "rfad", "rfad_svhn", "kip_released") else unit).reshape(n, -1)
+    if variant in ("kip", "kip_convnet", "kip_released", "rfad_svhn"):
         flat = flat - flat.mean(1, keepdims=True)
         flat = flat / np.sqrt((flat**2).sum(1, keepdims=True))
     if variant in ("mtt", "frepo", "rcig"):

@@ -192,3 +192,44 @@ def test_sets_that_are_no_image_classification_are_refused(tmp_path):
     _builder(tmp_path / "c", sizes=True)
     _refused(["has images of 2 sizes in train", "image_size"], "tfds:kipjax_tiny", data_dir=tmp_path / "c")
     assert data.load("tfds:kipjax_tiny", data_dir=tmp_path / "c", image_size=4).x_train.shape[1:3] == (4, 4)
+
+
+def test_a_distilled_set_is_written_and_tfds_reads_it(tmp_path):
+    """By TFDS's own reader: pictures and rows in order, preprocessed images and targets bit for bit."""
+    from kipjax.data import tfds
+
+    pixels, rng = _pixels("train"), np.random.default_rng(3)
+    x, y = rng.normal(size=pixels.shape).astype(np.float32), rng.normal(size=(12, 3)).astype(np.float32)
+    names = ["T-shirt/top", "凉鞋", "bee"]
+    path = tfds.write(tmp_path / "new", pixels, x, y, class_names=names, name="my_set")
+    assert path == tmp_path / "new" / "my_set" / "1.0.0" and {p.name for p in (tmp_path / "new").iterdir()} == {
+        "my_set"
+    }
+    builder = core.builder_from_directory(path)
+    assert builder.info.features["label"].names == names
+    rows = list(builder.as_data_source("train"))
+    assert len(rows) == 12
+    for row, picture, image, target in zip(rows, pixels, x, y):
+        assert row["x"].tobytes() == image.tobytes() and row["y"].tobytes() == target.tobytes()
+        assert np.array_equal(row["image"], picture) and row["label"] == target.argmax()
+    assert tfds.write(tmp_path / "grey", pixels[..., :1], x, y).is_dir()
+
+
+def test_what_tfds_cannot_hold_is_refused(tmp_path):
+    from kipjax.data import tfds
+
+    pixels, y = _pixels("test"), np.eye(6, dtype=np.float32)
+    for words, arguments, options in (
+        ("expected uint8 images", (pixels / 255, pixels, y), {}),
+        ("both need the same number of rows", (pixels, pixels, y[:3]), {}),
+        ("are not 6 different lines of text", (pixels, pixels, y), {"class_names": ["a"] * 6}),
+        ("name is '../set'", (pixels, pixels, y), {"name": "../set"}),
+    ):
+        with pytest.raises(checks.InputError, match=words):
+            tfds.write(tmp_path, *arguments, **options)
+    tfds.write(tmp_path, pixels, pixels, y)
+    with pytest.raises(checks.InputError, match="already there"):
+        tfds.write(tmp_path, pixels, pixels, y)
+    (tmp_path / "file").touch()
+    with pytest.raises(checks.InputError, match="cannot write"):
+        tfds.write(tmp_path / "file", pixels, pixels, y)

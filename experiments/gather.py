@@ -1,0 +1,100 @@
+"""Finds what runs have left under some folders: run folders, sweeps, transfer tables, corruption curves."""
+
+import glob
+import json
+import os
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import ml_collections
+
+from experiments import build
+from kipjax import checks
+
+__all__ = ["Found", "Run", "below", "label", "origin", "read", "spread"]
+
+
+class Run(NamedTuple):
+    """A run folder: its ``name`` below the folder that was searched, ``path``, ``config`` and ``summary``."""
+
+    name: str
+    path: str
+    config: dict[str, Any]
+    summary: dict[str, Any]
+
+    def artifacts(self) -> list[str]:
+        """Paths of its distilled sets, one for each seed."""
+        return sorted(glob.glob(os.path.join(glob.escape(self.path), "distilled*.npz")))
+
+
+class Found(NamedTuple):
+    """By name: finished ``runs``; ``cells`` of sweeps; rows of ``matrices`` (kernel or network transfer) and of
+    ``corruption``."""
+
+    runs: list[Run]
+    sweeps: dict[str, list[dict[str, Any]]]
+    matrices: dict[str, list[dict[str, Any]]]
+    corruption: dict[str, list[dict[str, Any]]]
+
+
+def below(roots: Sequence[str]) -> Found:
+    """Everything under ``roots``, in order of names; a folder or file that cannot be read is an error.
+
+    Raises:
+      InputError: a root does not exist, or a file of a run is damaged.
+    """
+    found = Found([], {}, {}, {})
+    for root in roots:
+        checks.require(os.path.isdir(root), "--runs", f"there is no folder {root}; give the folder of the run folders")
+        for folder, inside, files in os.walk(root):
+            inside.sort()
+            name = os.path.relpath(folder, root).replace(os.sep, "/")
+            name = os.path.basename(os.path.abspath(root)) if name == "." else name
+            _folder(found, name, folder, set(files))
+    return found
+
+
+def read(path: str) -> Any:
+    """What a JSON file holds."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            return json.load(file)
+    except ValueError as error:
+        raise checks.InputError(f"{path}: not a whole JSON file ({error}); run again what wrote it") from error
+
+
+def label(run: Run) -> str:
+    """``METHOD, DATA SET, KERNEL or NETWORK`` of a run."""
+    return f"{run.config['method']['name']}, {os.path.basename(run.config['data']['name'])}, {origin(run.config)}"
+
+
+def origin(config: dict[str, Any]) -> str:
+    """A short name of the kernel that a set was distilled through, or of the network."""
+    whole = ml_collections.ConfigDict(config)
+    if build.trains_networks(whole):
+        return f"{whole.model.name} {whole.model.get('width', '')}".strip()
+    return build.kernel_name(build.kernel_spec(whole))
+
+
+def spread(accuracy: dict[str, Any]) -> str:
+    """``mean ± std (n)`` in percent of a result's accuracy."""
+    error = f" ± {100 * accuracy['std']:.2f}" if accuracy["n"] > 1 else ""
+    return f"{100 * accuracy['mean']:.2f}{error} (n={accuracy['n']})"
+
+
+def _folder(found, name, folder, files):
+    if {"config.json", "summary.json"} <= files:
+        config, summary = (read(os.path.join(folder, file)) for file in ("config.json", "summary.json"))
+        found.runs.append(Run(name, folder, config, summary))
+        return
+    for file in sorted(files):
+        if not file.endswith(".json") or file == "config.json":
+            continue
+        content = read(os.path.join(folder, file))
+        own = name if file in ("table.json", "results.json") else f"{name}/{file.removesuffix('.json')}"
+        if isinstance(content, dict) and "cells" in content:
+            found.sweeps[own] = content["cells"]
+        elif isinstance(content, dict) and any("rho" in row for row in content.get("rows", ())):
+            found.corruption[own] = content["rows"]
+        elif isinstance(content, list) and content and content[0].get("protocol") in ("kernel_transfer", "cross_arch"):
+            found.matrices[own] = content
