@@ -19,7 +19,7 @@ import numpy as np
 from absl import flags
 
 from experiments import cli, findings, memory, report, tables
-from kipjax import data
+from kipjax import checks, data
 from kipjax.evaluation import Task, continual, metrics
 from kipjax.io import charts
 
@@ -30,7 +30,7 @@ flags.DEFINE_integer("phases", 5, "Phases of equally many classes.", lower_bound
 flags.DEFINE_integer("first", 0, "Classes in a phase before those; Mnemonics has half of all.", lower_bound=0)
 flags.DEFINE_list("order_seed", ["0"], "Seeds of class orders; -1 for ascending classes.")
 flags.DEFINE_list("domains", [], "Data sets with the same classes, one after the other, instead of classes in phases.")
-flags.DEFINE_integer("train_size", 0, "Training images to use, the first ones; 0 for all.", lower_bound=0)
+flags.DEFINE_integer("train_size", 0, "Training images to use, the first of each class; 0 for all.", lower_bound=0)
 flags.DEFINE_integer("networks", 3, "Networks for each class order.", lower_bound=1)
 
 
@@ -66,8 +66,8 @@ def _row(run):
 def _sequences():
     """``[(phases, preprocessing of each), ...]``, one for each class order."""
     if FLAGS.domains:
-        sources = {name: report.Source(name, FLAGS.image_size, 0, FLAGS.train_size) for name in FLAGS.domains}
-        loaded = {name: report.load(source, FLAGS.data_dir) for name, source in sources.items()}
+        sources = {name: report.Source(name, FLAGS.image_size, 0, 0) for name in FLAGS.domains}
+        loaded = {name: _balanced(report.load(source, FLAGS.data_dir)) for name, source in sources.items()}
         channels = max(found.x_train.shape[-1] for found in loaded.values())
         fitted, tasks = [], {}
         for name, found in loaded.items():
@@ -75,7 +75,7 @@ def _sequences():
             fitted.append(data.preprocess.fit(found.x_train, FLAGS.preprocess))
             tasks[name] = findings.task(found, fitted[-1])
         return [(continual.domains(tasks), fitted)]
-    found = findings.dataset(0, FLAGS.train_size)
+    found = _balanced(findings.dataset())
     # Fitted on all classes, as the papers' fixed constants are.
     preprocess = data.preprocess.fit(found.x_train, FLAGS.preprocess)
     task, sequences = findings.task(found, preprocess), []
@@ -84,6 +84,19 @@ def _sequences():
         phases = continual.split(task, phases=FLAGS.phases, first=FLAGS.first, order=order)
         sequences.append((phases, [preprocess] * len(phases)))
     return sequences
+
+
+def _balanced(found):
+    """The first images of each class, ``--train_size`` in all: phases of one size are one compiled program."""
+    if not FLAGS.train_size:
+        return found
+    checks.divides("--train_size", "train_size", FLAGS.train_size, "classes", found.num_classes)
+    each = FLAGS.train_size // found.num_classes
+    rows = [np.flatnonzero(found.y_train == c)[:each] for c in range(found.num_classes)]
+    fewest = min(map(len, rows))
+    checks.require(fewest == each, "--train_size", f"a class has {fewest} images of {each}; lower it")
+    rows = np.sort(np.concatenate(rows))
+    return found._replace(x_train=found.x_train[rows], y_train=found.y_train[rows])
 
 
 def _with_channels(found, channels):

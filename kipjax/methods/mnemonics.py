@@ -29,11 +29,12 @@ from flax import linen as nn
 
 from kipjax import checks
 from kipjax.core import incremental, labels, loop, losses, unroll
+from kipjax.data import samplers
 from kipjax.methods import dd
 from kipjax.models import network
-from kipjax.types import Batch, Distilled, Method, PyTree
+from kipjax.types import Batch, Distilled, Method, PyTree, Sampler
 
-__all__ = ["LEVELS", "OPTIMIZERS", "Info", "State", "adjust", "halves", "make", "outer_loss", "train"]
+__all__ = ["LEVELS", "OPTIMIZERS", "Info", "State", "adjust", "halves", "learn", "make", "outer_loss", "train"]
 
 LEVELS = ("network", "head", "prototypes")
 OPTIMIZERS = {"sgd": optax.sgd, "adam": optax.adam}
@@ -149,8 +150,8 @@ def make(
     pretrained: PyTree = None,
     seen: jax.Array | None = None,
     anchors: Distilled | None = None,
-    low: float | jax.Array = -np.inf,
-    high: float | jax.Array = np.inf,
+    low: float | jax.Array | None = None,
+    high: float | jax.Array | None = None,
     segment: int | str = 0,
 ) -> Method:
     """The exemplar level as a ``Method``.
@@ -169,7 +170,7 @@ def make(
       pretrained: ``Theta``: trained networks, stacked (leaves ``[n, ...]``); the loss is their mean.
       seen: ``[k]`` mask of the classes in the cross-entropy; all unless given.
       anchors: as in ``outer_loss``.
-      low, high: bounds of the pixels, numbers or arrays that fit one image.
+      low, high: bounds of the pixels, numbers or arrays that fit one image; none unless given.
       segment: as in ``unroll.sgd``; 1 is the least memory for a deep network.
 
     Returns:
@@ -213,6 +214,29 @@ def make(
         return state._replace(x=x, opt_state=opt_state), Info(loss, accuracy)
 
     return Method(init, step, lambda state: Distilled(state.x, state.y))
+
+
+def learn(
+    key: jax.Array, model: nn.Module, networks: PyTree, start: Distilled, sample: Sampler, *, steps: int, **options: Any
+) -> Distilled:
+    """Exemplars after so many steps, compiled once for all networks, exemplars and data of the same shapes.
+
+    Args:
+      key: draws the batches.
+      model: the network.
+      networks: ``Theta``, stacked (leaves ``[n, ...]``).
+      start: exemplars to start from.
+      sample: a sampler of ``kipjax.data`` over the images that validate.
+      steps: outer steps.
+      **options: of ``make``.
+
+    Returns:
+      The exemplars, with the labels they had.
+    """
+    checks.whole("mnemonics.learn", "steps", steps, 0)
+    arrays = {name: options.pop(name) for name in ("seen", "anchors", "low", "high") if name in options}
+    static = tuple(sorted(options.items()))
+    return _learned(key, networks, start, sample, arrays, model=model, steps=steps, options=static)
 
 
 def halves(y: jax.Array) -> tuple[np.ndarray, np.ndarray]:
@@ -262,17 +286,23 @@ def adjust(model: nn.Module, networks: PyTree, old: Distilled, *, steps: int = 1
       arXiv:2002.10211, equations (9) and (10).
     """
     checks.whole("mnemonics.adjust", "steps", steps, 0)
-    method, x = make(model, pretrained=networks, **options), jnp.asarray(old.x)
-
-    @jax.jit
-    def improve(state, validation):
-        return loop.steps(method, steps)(lambda _: validation, jax.random.key(0), state, 0)[0]
-
     first, second = halves(old.y)
+    x = jnp.asarray(old.x)
     for part, against in ((first, second), (second, first)):
-        state = method.init(jax.random.key(0), Distilled(x[part], old.y[part]))
-        x = x.at[part].set(method.distilled(improve(state, Batch(x[against], old.y[against]))).x)
+        sample = samplers.uniform(x[against], old.y[against], batch_size=len(against))
+        made = learn(
+            jax.random.key(0), model, networks, Distilled(x[part], old.y[part]), sample, steps=steps, **options
+        )
+        x = x.at[part].set(made.x)
     return Distilled(x, jnp.asarray(old.y))
+
+
+@functools.partial(jax.jit, static_argnames=("model", "steps", "options"))
+def _learned(key, networks, start, sample, arrays, *, model, steps, options):
+    method = make(model, pretrained=networks, **dict(options), **arrays)
+    init_key, run_key = jax.random.split(key)
+    state, _ = loop.steps(method, steps)(sample, run_key, method.init(init_key, start), 0)
+    return method.distilled(state)
 
 
 def _mean(model, networks, classes, batch, options, x):

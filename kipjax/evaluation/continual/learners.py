@@ -85,6 +85,11 @@ class Learner:
             self.goes_on or not asked, where, f"{' and '.join(asked)} needs a network that goes on; set another learner"
         )
         checks.require(
+            self.sees_all or not self.balanced_epochs,
+            where,
+            "the memory is all that it learns from; set balanced_epochs to 0",
+        )
+        checks.require(
             not (asked and self.protocol.centred),
             where,
             f"{self.protocol.name} is centred on the start; choose another",

@@ -254,12 +254,11 @@ def mnemonics(
         size = min(batch_size, n)
         y = labels.one_hot(phase.train_labels, phase.num_classes)
         sample = samplers.uniform(phase.x_train, y, batch_size=size)
-        method = methods.mnemonics.make(
-            networks.model, pretrained=networks.variables, seen=networks.seen,
-            anchors=networks.kept if prototypes else None, **_range(phase.x_train, clip), **options,
+        anchors = {"anchors": networks.kept} if prototypes else {}
+        return methods.mnemonics.learn(
+            run_key, networks.model, networks.variables, made, sample, steps=epochs * -(-n // size), seen=networks.seen,
+            **anchors, **_range(phase.x_train, clip), **options,
         )  # fmt: skip
-        run = jax.jit(loop.steps(method, epochs * -(-n // size)))
-        return method.distilled(run(sample, run_key, method.init(run_key, made), 0)[0])
 
     def adjust(key: jax.Array, old: Distilled, networks: Networks) -> Distilled:
         del key
