@@ -99,7 +99,7 @@ def _parse(argv):
     program = os.path.basename(argv[0])
     try:
         rest = flags.FLAGS(argv)
-        if "config" in flags.FLAGS:
+        if "config" in flags.FLAGS and flags.FLAGS.config is not None:
             flags.FLAGS.config.keys()  # a config file that could not be loaded raises at the first use
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError, ImportError) as error:
         raise checks.InputError(f"{program}: {_reason(error)}; --help lists the flags") from error

@@ -2,73 +2,72 @@
 
 python -m experiments.continual --data=fashion_mnist --phases=5 --ipc=10 --builder=random,configs/dm/images.py:cpu \\
     --out=runs/continual
+python -m experiments.continual --flagfile=configs/continual/fashion_mnist_mnemonics.flags --out=runs/mnemonics
 python -m experiments.continual --domains=svhn,mnist,kmnist --image_size=32 --ipc=10 --learner=rehearsal \\
     --out=runs/domains
 
-A builder is "random", or a config as experiments.distill takes it (FILE.py or FILE.py:VARIANT), whose method is run on
+What is kept is "random", chosen by the features of the networks that learn ("herding"), learned through them
+("mnemonics"), or made by a config as experiments.distill takes it (FILE.py or FILE.py:VARIANT), whose method is run on
 the data of each phase: anything distilled, or a coreset. Its data set and number of images are not used. Writes
 results.json, table.txt and accuracy.png: accuracy on all that was seen, after each phase.
 """
 
-import importlib
 import os
-import pathlib
 
 import jax
 import numpy as np
 from absl import flags
 
-from experiments import build, cli, findings, report, tables
-from kipjax import checks, data, models
-from kipjax.evaluation import Task, continual, metrics, protocols, train
+from experiments import cli, findings, memory, report, tables
+from kipjax import checks, data
+from kipjax.evaluation import Task, continual, metrics
 from kipjax.io import charts
 
 FLAGS = flags.FLAGS
 findings.define_data("fashion_mnist")
-flags.DEFINE_list("builder", ["random"], "What is kept of a phase: random, or a config FILE.py[:VARIANT].")
+memory.define()
 flags.DEFINE_integer("phases", 5, "Phases of equally many classes.", lower_bound=1)
 flags.DEFINE_integer("first", 0, "Classes in a phase before those; Mnemonics has half of all.", lower_bound=0)
 flags.DEFINE_list("order_seed", ["0"], "Seeds of class orders; -1 for ascending classes.")
 flags.DEFINE_list("domains", [], "Data sets with the same classes, one after the other, instead of classes in phases.")
-flags.DEFINE_integer("ipc", 0, "Images kept of each class of a phase.", lower_bound=0)
-flags.DEFINE_integer("total", 0, "Images in memory at most, instead.", lower_bound=0)
-flags.DEFINE_enum("learner", "gdumb", continual.LEARNERS, "How the memory is used.")
-flags.DEFINE_float("distillation", 0.0, "Weight of what the network said before a phase; not for gdumb.")
-flags.DEFINE_enum("training", "dm", sorted(protocols.NAMED), "Protocol of every training.")
-flags.DEFINE_integer("epochs", 0, "Epochs instead of the protocol's; the rate falls in the middle.", lower_bound=0)
-flags.DEFINE_string("arch", "dc_convnet", f"Network: NAME or NAME:NORM of {', '.join(models.names())}.")
-flags.DEFINE_integer("width", 128, "Filters of the first layer of a ConvNet.", lower_bound=1)
+flags.DEFINE_integer("train_size", 0, "Training images to use, the first of each class; 0 for all.", lower_bound=0)
 flags.DEFINE_integer("networks", 3, "Networks for each class order.", lower_bound=1)
 
 
 def main() -> None:
     findings.folder()
     sequences = _sequences()
-    slots = sum(len(phase.classes) for phase in sequences[0][0])
+    phases = sequences[0][0]
+    slots = sum(len(phase.classes) for phase in phases)
     continual.memory_per_class(slots, ipc=FLAGS.ipc, total=FLAGS.total)  # refused now rather than after a while
-    configs = {name: None if name == "random" else _config(name) for name in FLAGS.builder}
-    runs = {}
-    for name, config in configs.items():
-        for number, (phases, preprocesses) in enumerate(sequences):
-            builder = continual.random if config is None else _builder(config, preprocesses)
-            key = jax.random.fold_in(jax.random.key(FLAGS.seed), number)
-            runs.setdefault(name, []).append(_run(phases, builder, key))
+    task = Task(*phases[0][3:])
+    learners = memory.learners(task, FLAGS.domains[0] if FLAGS.domains else FLAGS.data)
+    runs, rows = {}, []
+    for builder, make in memory.builders().items():
+        for learner, how in learners.items():
+            name = builder if len(learners) == 1 else f"{learner}, {builder}"
+            for number, (phases, preprocesses) in enumerate(sequences):
+                key = jax.random.fold_in(jax.random.key(FLAGS.seed), number)
+                run = continual.evaluate(
+                    phases, make(preprocesses), ipc=FLAGS.ipc, total=FLAGS.total, learner=how, key=key,
+                    networks=FLAGS.networks,
+                )  # fmt: skip
+                runs.setdefault(name, []).append(run)
+                rows.append({"builder": builder, "learner": learner, "order": number, **_row(run)})
     _plot(runs, os.path.join(FLAGS.out, "accuracy.png"))
-    rows = [
-        {"builder": name, "order": number, "phases": run.names, "memory": run.memory.tolist()}
-        | {"accuracies": run.accuracies.tolist(), "test_sizes": run.sizes.tolist()}
-        for name, some in runs.items()
-        for number, run in enumerate(some)
-    ]
     findings.write(rows, _table(runs))
+
+
+def _row(run):
+    row = {"phases": run.names, "memory": run.memory.tolist(), "accuracies": run.accuracies.tolist()}
+    return row | {"test_sizes": run.sizes.tolist()}
 
 
 def _sequences():
     """``[(phases, preprocessing of each), ...]``, one for each class order."""
     if FLAGS.domains:
-        loaded = {
-            name: report.load(report.Source(name, FLAGS.image_size, 0, 0), FLAGS.data_dir) for name in FLAGS.domains
-        }
+        sources = {name: report.Source(name, FLAGS.image_size, 0, 0) for name in FLAGS.domains}
+        loaded = {name: _balanced(report.load(source, FLAGS.data_dir)) for name, source in sources.items()}
         channels = max(found.x_train.shape[-1] for found in loaded.values())
         fitted, tasks = [], {}
         for name, found in loaded.items():
@@ -76,7 +75,7 @@ def _sequences():
             fitted.append(data.preprocess.fit(found.x_train, FLAGS.preprocess))
             tasks[name] = findings.task(found, fitted[-1])
         return [(continual.domains(tasks), fitted)]
-    found = findings.dataset()
+    found = _balanced(findings.dataset())
     # Fitted on all classes, as the papers' fixed constants are.
     preprocess = data.preprocess.fit(found.x_train, FLAGS.preprocess)
     task, sequences = findings.task(found, preprocess), []
@@ -87,51 +86,25 @@ def _sequences():
     return sequences
 
 
+def _balanced(found):
+    """The first images of each class, ``--train_size`` in all: phases of one size are one compiled program."""
+    if not FLAGS.train_size:
+        return found
+    checks.divides("--train_size", "train_size", FLAGS.train_size, "classes", found.num_classes)
+    each = FLAGS.train_size // found.num_classes
+    rows = [np.flatnonzero(found.y_train == c)[:each] for c in range(found.num_classes)]
+    fewest = min(map(len, rows))
+    checks.require(fewest == each, "--train_size", f"a class has {fewest} images of {each}; lower it")
+    rows = np.sort(np.concatenate(rows))
+    return found._replace(x_train=found.x_train[rows], y_train=found.y_train[rows])
+
+
 def _with_channels(found, channels):
     """Grey images with as many equal channels as the coloured ones have."""
     x_train, x_test = (
         x if x.shape[-1] == channels else np.repeat(x, channels, axis=-1) for x in (found.x_train, found.x_test)
     )
     return found._replace(x_train=x_train, x_test=x_test)
-
-
-def _config(name):
-    """The config ``FILE.py[:VARIANT]``."""
-    path, _, variant = name.partition(":")
-    here = pathlib.Path(path)
-    checks.require(
-        here.suffix == ".py" and here.exists() and here.parts[0] == "configs",
-        "--builder",
-        f"{name!r} is neither 'random' nor a config such as configs/dm/images.py",
-    )
-    return importlib.import_module(".".join(here.with_suffix("").parts)).get_config(variant)
-
-
-def _builder(config, preprocesses):
-    """Runs the config's method on the images of a phase, whose classes are 0, 1, ... inside it."""
-    config = config.copy_and_resolve_references()
-
-    def make(key, phase, ipc):
-        seed = int(jax.random.randint(key, (), 0, 2**31 - 1))
-        config.init.ipc = ipc
-        columns = np.sort(phase.classes)
-        own = np.searchsorted(columns, phase.train_labels)
-        parts = Task(phase.x_train, own, phase.x_test[:1], np.zeros(1, int), len(columns), FLAGS.data)
-        return continual.place(build.memory(config, parts, preprocesses[phase.number], seed), phase)
-
-    return make
-
-
-def _run(phases, builder, key):
-    first = phases[0]
-    task = Task(first.x_train, first.train_labels, first.x_test, first.test_labels, first.num_classes)
-    protocol = protocols.named(FLAGS.training, dataset=FLAGS.domains[0] if FLAGS.domains else FLAGS.data)
-    if FLAGS.epochs:
-        protocol = protocol._replace(epochs=FLAGS.epochs, steps=0, drop_epoch=FLAGS.epochs // 2 + 1)
-    return continual.evaluate(
-        phases, builder, train.build(FLAGS.arch, task, width=FLAGS.width), ipc=FLAGS.ipc, total=FLAGS.total,
-        learner=FLAGS.learner, distillation=FLAGS.distillation, protocol=protocol, key=key, networks=FLAGS.networks,
-    )  # fmt: skip
 
 
 def _seen(some):
@@ -152,7 +125,8 @@ def _table(runs):
         rows[name] = [str(some[0].memory[-1]), *(tables.spread(value, scale=100) for value in values)]
     what = "mean over data sets so far" if FLAGS.domains else "all test images of the classes so far"
     n = len(_seen(next(iter(runs.values()))))
-    notes = [f"accuracy in %, {what}; {FLAGS.learner}, {FLAGS.training}; n={n} class orders times networks"]
+    how = f"{', '.join(FLAGS.learner)}, {FLAGS.training}"
+    notes = [f"accuracy in %, {what}; {how}; n={n} class orders times networks"]
     return "\n".join([*notes, tables.grid("memory by", columns, rows)])
 
 

@@ -80,9 +80,9 @@ def write(rows: Sequence[Any], table: str, **about: Any) -> None:
     """Prints the table; writes it, and ``results.json`` with the rows and all that was set."""
     out = folder()
     path = os.path.join(out, "results.json")
-    chosen = {
-        flag.name: flag.value for module in (sys.argv[0], __name__) for flag in FLAGS.get_flags_for_module(module)
-    }
+    modules = FLAGS.flags_by_module_dict()
+    own = [name for name in modules if name == sys.argv[0] or name.startswith("experiments.")]
+    chosen = {flag.name: flag.value for name in own for flag in modules[name]}
     device = jax.devices()[0].device_kind
     log.write_json(path, {"flags": chosen, "device": device, "jax": jax.__version__, **about, "rows": list(rows)})
     with open(os.path.join(out, "table.txt"), "w", encoding="utf-8") as file:

@@ -3,6 +3,7 @@
 from kipjax.core import (
     exact,
     implicit,
+    incremental,
     krr,
     labels,
     linear_solve,
@@ -20,6 +21,7 @@ from kipjax.core import (
 __all__ = [
     "exact",
     "implicit",
+    "incremental",
     "krr",
     "labels",
     "linear_solve",

@@ -39,6 +39,7 @@ class Protocol(NamedTuple):
       warmup: steps in which it rises linearly from zero.
       final_rate: fraction to which it falls along a cosine from there to the last step.
       drop_epoch: epochs after which it falls to a tenth, and momentum starts anew; 0 for never.
+      milestones: epochs after each of which it falls to a tenth, while momentum goes on.
       loss: a name in ``LOSSES``.
       weight_decay: ``w`` in the penalty ``w/2 |theta|^2``, or ``w |theta - theta_0|^2`` if ``decay_to_start``; over all
         parameters.
@@ -65,6 +66,7 @@ class Protocol(NamedTuple):
     warmup: int = 0
     final_rate: float = 1.0
     drop_epoch: int = 0
+    milestones: tuple[int, ...] = ()
     loss: str = "half_mse"
     weight_decay: float = 0.0
     decay_to_start: bool = False
@@ -176,9 +178,11 @@ AUGMENTS: dict[str, Callable[[str], augment.Augment]] = {
     "image": functools.partial(augment.strategy, per="image"),
     "batch": functools.partial(augment.strategy, per="batch"),
     "dsa": diffaug.independent,
+    "each": functools.partial(diffaug.independent, mode="multiple"),
     "dc": diffaug.plain,
 }
-"""What a strategy means: one operation for each image or for each batch of ``data.augment``; DSA's; DC's."""
+"""What a strategy means: one operation for each image or for each batch of ``data.augment``; DSA's; all of DSA's
+one after the other; DC's."""
 
 
 def named(name: str, *, dataset: str = "", ipc: int = 1) -> Protocol:
@@ -229,6 +233,9 @@ def schedule(protocol: Protocol, size: int) -> optax.Schedule:
     if protocol.drop_epoch:
         drop = protocol.drop_epoch * per_epoch(protocol, size)
         return lambda step: top * jnp.where(jnp.asarray(step) < drop, 1.0, 0.1)
+    if protocol.milestones:
+        falls = {epoch * per_epoch(protocol, size): 0.1 for epoch in protocol.milestones}
+        return optax.piecewise_constant_schedule(top, falls)
     fall = optax.cosine_decay_schedule(top, max(total - protocol.warmup, 1), protocol.final_rate)
     if not protocol.warmup:
         return fall

@@ -26,7 +26,7 @@ from kipjax.evaluation.result import Result, Task
 from kipjax.models import network
 from kipjax.types import Batch, Distilled, PyTree
 
-__all__ = ["Network", "build", "evaluate", "fit", "fit_along", "predict"]
+__all__ = ["Network", "Objective", "build", "evaluate", "fit", "fit_along", "fresh", "in_blocks", "penalty", "predict"]
 
 
 class Network(NamedTuple):
@@ -35,6 +35,9 @@ class Network(NamedTuple):
     variables: dict[str, PyTree]
     start: dict[str, PyTree] | None = None
 
+
+Objective = Callable[[PyTree, dict[str, PyTree], jax.Array, jax.Array, jax.Array], tuple[jax.Array, dict[str, PyTree]]]
+"""``objective(params, variables, x, y, dropout key) -> (loss [], statistics)``: what a training step descends on."""
 
 _OPTIMIZERS: dict[str, Callable[[Protocol], optax.GradientTransformation]] = {
     "adam": lambda protocol: optax.scale_by_adam(),
@@ -72,6 +75,7 @@ def fit(
     flip: bool = False,
     validation: Batch | None = None,
     start: dict[str, PyTree] | None = None,
+    objective: Objective | None = None,
 ) -> Network:
     """Trains a network on a set: a pure function of key, set, validation images and start, for use under jit and vmap.
 
@@ -83,6 +87,7 @@ def fit(
       flip: the set was distilled with its mirror images.
       validation: real images ``x [v, ...]``, ``y [v, k]`` for a protocol that stops early; no test images.
       start: variables of a network that goes on learning, with a fresh optimizer; without them a fresh one learns.
+      objective: what is descended on, penalty included, instead of the protocol's loss.
 
     Returns:
       The network after the last step, or, with ``validation``, the best on that.
@@ -96,7 +101,7 @@ def fit(
       >>> trained = fit(jax.random.key(0), models.get("mlp", num_classes=2), distilled, protocol="dc")
     """
     protocol = _checked(protocol, validation)
-    start, state, turn = _training(key, model, distilled, protocol, flip, start)
+    start, state, turn = _training(key, model, distilled, protocol, flip, start, objective)
 
     def train(state: tuple, first: int | jax.Array, count: int) -> tuple:
         return lax.scan(turn, state, first + jnp.arange(count))[0]
@@ -106,6 +111,11 @@ def fit(
     else:
         variables = train(state, 0, protocol.epochs or protocols.steps(protocol, len(distilled.x)))[0]
     return Network(variables, start if protocol.centred else None)
+
+
+def fresh(key: jax.Array, model: nn.Module, distilled: Distilled) -> dict[str, PyTree]:
+    """The variables with which ``fit`` starts under the same key."""
+    return _init(model, jax.random.split(key, 3)[0], jnp.asarray(distilled.x), distilled.y)
 
 
 def fit_along(
@@ -153,15 +163,20 @@ def predict(
       x: images.
       block_size: how many go through the network at once.
     """
-    checks.require(len(x) > 0, "evaluation.train.predict", "x is empty; at least one image is needed")
-    size = min(block_size, len(x))
-    missing = -len(x) % size
-    blocks = jnp.concatenate([x, jnp.broadcast_to(x[:1], (missing, *x.shape[1:]))]).reshape(-1, size, *x.shape[1:])
 
     def outputs(block: jax.Array) -> jax.Array:
         return _outputs(protocol, model.apply(trained.variables, block), model, trained.start, block)
 
-    found = lax.map(outputs, blocks)
+    return in_blocks(outputs, x, block_size)
+
+
+def in_blocks(fn: Callable[[jax.Array], jax.Array], x: jax.Array, block_size: int) -> jax.Array:
+    """``fn(x)`` for ``x [n, ...]`` and a function ``[b, ...] -> [b, p]`` of each example alone, some at a time."""
+    checks.require(len(x) > 0, "evaluation.train.predict", "x is empty; at least one image is needed")
+    size = min(block_size, len(x))
+    missing = -len(x) % size
+    blocks = jnp.concatenate([x, jnp.broadcast_to(x[:1], (missing, *x.shape[1:]))]).reshape(-1, size, *x.shape[1:])
+    found = lax.map(fn, blocks)
     return found.reshape(-1, found.shape[-1])[: len(x)]
 
 
@@ -258,17 +273,28 @@ def _train_all(keys, sets, validation, x_test, *, model, protocol, flip, paralle
     return lax.map(one, (keys, indices), batch_size=parallel if parallel > 1 else None)
 
 
-def _training(key, model, distilled, protocol, flip, start=None):
+def _training(key, model, distilled, protocol, flip, start=None, objective=None):
     """``(start variables, state before the first step, turn)`` of one training."""
     init_key, order_key, augment_key = jax.random.split(key, 3)
     x, y = _training_rows(protocol, distilled, flip)
     start = _init(model, init_key, x, y) if start is None else start
-    step, optimizer = _step(model, protocol, start, distilled, augment_key)
+    step, optimizer = _step(objective or _objective(model, protocol, start), protocol, start, distilled, augment_key)
     turn = _turn(protocol, len(distilled.x), order_key, step, x, y)
     return start, (start, optimizer.init(start["params"])), turn
 
 
-def _step(model, protocol, start, distilled, key):
+def _objective(model, protocol, start):
+    """The protocol's loss and penalty."""
+
+    def objective(params, variables, x, y, dropout):
+        outputs, statistics = network.train_forward(model, {**variables, "params": params}, x, dropout=dropout)
+        outputs = _outputs(protocol, outputs, model, start, x)
+        return protocols.LOSSES[protocol.loss](outputs, y) + penalty(protocol, params, start["params"]), statistics
+
+    return objective
+
+
+def _step(objective, protocol, start, distilled, key):
     """``step(state, number, x, y) -> state``, and the optimizer; a state is ``(variables, optimizer state)``."""
     size = len(distilled.x)
     optimizer = _OPTIMIZERS[protocol.optimizer](protocol)
@@ -276,16 +302,11 @@ def _step(model, protocol, start, distilled, key):
     drop = protocol.drop_epoch * protocols.per_epoch(protocol, size)
     change = _augment(protocol, distilled.x)
 
-    def loss(params, variables, x, y, dropout):
-        outputs, statistics = network.train_forward(model, {**variables, "params": params}, x, dropout=dropout)
-        outputs = _outputs(protocol, outputs, model, start, x)
-        return protocols.LOSSES[protocol.loss](outputs, y) + _penalty(protocol, params, start["params"]), statistics
-
     def step(state, number, x, y):
         variables, opt_state = state
         change_key = jax.random.fold_in(key, number)
         x, dropout = change(change_key, x), jax.random.fold_in(change_key, 1)
-        gradient, statistics = jax.grad(loss, has_aux=True)(variables["params"], variables, x, y, dropout)
+        gradient, statistics = jax.grad(objective, has_aux=True)(variables["params"], variables, x, y, dropout)
         if drop:
             fresh = optimizer.init(variables["params"])
             opt_state = jax.tree.map(lambda a, b: jnp.where(number == drop, a, b), fresh, opt_state)
@@ -363,8 +384,9 @@ def _augment(protocol, x):
     return (lambda key, x: x) if strategy == "none" else protocols.AUGMENTS[protocol.augment_style](strategy)
 
 
-def _penalty(protocol, params, start):
-    if not protocol.weight_decay:
+def penalty(protocol: Protocol, params: PyTree, start: PyTree) -> jax.Array | float:
+    """The weight penalty of a protocol, for parameters and those at their start."""
+    if isinstance(protocol.weight_decay, (int, float)) and not protocol.weight_decay:
         return 0.0
     if protocol.decay_to_start:
         return protocol.weight_decay * optax.tree.norm(optax.tree.sub(params, start), squared=True)

@@ -36,6 +36,7 @@ __all__ = [
     "Info",
     "Learned",
     "State",
+    "check_pretrained",
     "curriculum",
     "make",
     "outer_loss",
@@ -249,7 +250,7 @@ def make(
     checks.one_of(where, "start", start, STARTS)
     checks.one_of(where, "label_form", label_form, LABEL_FORMS)
     _check_attack(where, attacked, target)
-    available = _check_pretrained(where, pretrained, networks)
+    available = check_pretrained(where, pretrained, networks)
     learned = {"x": learn_images, "y": learn_labels, "raw_step_sizes": learn_step_sizes}
     names = [name for name, chosen in learned.items() if chosen]
     checks.require(bool(names), where, "nothing is learned; set learn_images, learn_labels or learn_step_sizes")
@@ -325,8 +326,8 @@ def _check_attack(where, attacked, target):
     )
 
 
-def _check_pretrained(where, pretrained, networks):
-    """How many there are; 0 for none."""
+def check_pretrained(where: str, pretrained: PyTree, networks: int) -> int:
+    """How many stacked networks ``pretrained`` has, at least ``networks``; 0 for none."""
     if pretrained is None:
         return 0
     counts = {leaf.shape[0] if leaf.ndim else 0 for leaf in jax.tree.leaves(pretrained)}

@@ -1,9 +1,9 @@
 """Networks: flax modules whose call returns ``logits [n, k]``, or ``(logits, features [n, p])`` if asked.
 
 ``models.get("convnet", num_classes=10)`` builds one by name, ``models.depth_for(side)`` says how deep a ConvNet should
-be for images of a size. Every network ends in ``nn.Dense(num_classes, name="head")`` on its features and keeps the
-running statistics of batch norm in the collection ``batch_stats``. Modules load on first use, so importing this package
-costs nothing.
+be for images of a size. Every network ends in a layer called ``head`` on its features, dense unless asked otherwise,
+and keeps the running statistics of batch norm in the collection ``batch_stats``. Modules load on first use, so
+importing this package costs nothing.
 """
 
 import importlib

@@ -8,7 +8,9 @@ from kipjax import checks
 from kipjax.models import activations, layers, norms
 from kipjax.models.initializers import INITS
 
-__all__ = ["Classifier"]
+__all__ = ["CLASSIFIERS", "Classifier"]
+
+CLASSIFIERS = ("linear", "cosine")
 
 
 class Classifier(nn.Module):
@@ -23,6 +25,8 @@ class Classifier(nn.Module):
       momentum: of batch norm's running averages, flax's convention.
       groups: of group norm.
       lowering: of the convolutions, one of ``layers.LOWERINGS``.
+      classifier: the last layer, one of ``CLASSIFIERS``; ``"cosine"`` (``layers.CosineHead``) is for networks that go
+        on to new classes, not for methods that solve for the last layer.
     """
 
     num_classes: int
@@ -33,6 +37,7 @@ class Classifier(nn.Module):
     momentum: float = 0.9
     groups: int = 4
     lowering: str | None = None
+    classifier: str = "linear"
 
     _needs_images = True  # no annotation: not a field
 
@@ -46,6 +51,7 @@ class Classifier(nn.Module):
         checks.within(where, "momentum", self.momentum, 0.0, 1.0)
         checks.whole(where, "groups", self.groups)
         checks.one_of(where, "lowering", self.lowering, layers.LOWERINGS)
+        checks.one_of(where, "classifier", self.classifier, CLASSIFIERS)
         super().__post_init__()
 
     @nn.compact
@@ -60,7 +66,7 @@ class Classifier(nn.Module):
           features: whether to return ``(logits, features)``.
 
         Returns:
-          ``logits [n, k]``, or ``(logits [n, k], features [n, p])`` with ``logits = features @ head``.
+          ``logits [n, k]``, or ``(logits [n, k], features [n, p])`` with ``logits = head(features)``.
 
         Raises:
           InputError: ``x`` is no batch of images, or the images are too small for the architecture.
@@ -73,7 +79,10 @@ class Classifier(nn.Module):
         except checks.InputError as error:  # a layer knows its map, not the image that led to it
             raise checks.InputError(f"{where}: for examples of shape {x.shape[1:]}: {error}") from None
         h = h.reshape(h.shape[0], -1)
-        logits = layers.dense(self.num_classes, h.shape[-1], initial=self.initial, name="head")(h)
+        if self.classifier == "cosine":
+            logits = layers.CosineHead(self.num_classes, self.initial, name="head")(h)
+        else:
+            logits = layers.dense(self.num_classes, h.shape[-1], initial=self.initial, name="head")(h)
         return (logits, h) if features else logits
 
     def body(self, x: jax.Array, train: bool) -> jax.Array:

@@ -14,10 +14,10 @@ from flax import linen as nn
 from jax import lax
 
 from kipjax import checks
-from kipjax.core import sharding
+from kipjax.core import incremental, sharding
 from kipjax.models.initializers import INITS
 
-__all__ = ["LOWERINGS", "POOLS", "Conv", "convolve", "dense", "max_pool3", "pool"]
+__all__ = ["LOWERINGS", "POOLS", "Conv", "CosineHead", "convolve", "dense", "max_pool3", "pool"]
 
 LOWERINGS = (None, "patches", "conv")
 POOLS = ("avg", "max", "none")
@@ -196,3 +196,25 @@ def dense(features: int, fan_in: int, *, initial: str, name: str) -> nn.Dense:
     draw = INITS[initial]
     bias = (draw.head_bias if name == "head" else draw.bias)(fan_in)
     return nn.Dense(features, kernel_init=draw.kernel, bias_init=bias, name=name)
+
+
+class CosineHead(nn.Module):
+    """A last layer without norms: ``h [n, p] -> sigma cos(h, w_c)`` ``[n, features]``, with ``w_c`` the columns of a
+    ``kernel [p, features]`` and one learned ``scale`` ``sigma []`` for all, 1 at first.
+
+    Attributes:
+      features: outputs, one for each class.
+      initial: how the kernel is drawn, a key of ``initializers.INITS``.
+
+    References:
+      Luo et al., arXiv:1702.05870; Gidaris and Komodakis, arXiv:1804.09458; as in LUCIR (CVPR 2019), equation (4).
+    """
+
+    features: int
+    initial: str = "torch"
+
+    @nn.compact
+    def __call__(self, h: jax.Array) -> jax.Array:
+        """``[n, p] -> [n, features]``, between ``-|sigma|`` and ``|sigma|``."""
+        kernel = self.param("kernel", INITS[self.initial].kernel, (h.shape[-1], self.features), h.dtype)
+        return self.param("scale", nn.initializers.ones_init(), (), h.dtype) * incremental.cosine(h, kernel)

@@ -7,7 +7,7 @@ from kipjax.checks import InputError, require
 from kipjax.models.classic import MLP, VGG11, AlexCifar, AlexNet, LeNet
 from kipjax.models.classifier import Classifier
 from kipjax.models.convnet import ConvNet
-from kipjax.models.resnet import ResNet18, WideResNet
+from kipjax.models.resnet import CifarResNet, ResNet18, WideResNet
 from kipjax.models.teaching import Learner
 from kipjax.models.text import Recurrent, TextConvNet
 
@@ -30,6 +30,7 @@ _NETWORKS: dict[str, tuple[type[Classifier], dict[str, Any]]] = {
     "resnet18": (ResNet18, {}),
     "resnet18_ap": (ResNet18, {"downsample": "pool"}),
     "wide_resnet": (WideResNet, {}),
+    "resnet32": (CifarResNet, {}),
     "gtn": (Learner, {}),
     "gtn_larger": (Learner, {"widths": (64, 128, 128, 256, 256), "strides": (1, 2, 1, 2, 1), "hidden": 0}),
     "text_convnet": (TextConvNet, {}),

@@ -1,4 +1,4 @@
-"""Residual networks for small images: ResNet18 as in the code of DC and DSA, and wide residual networks."""
+"""Residual networks for small images: ResNet18 as in the code of DC and DSA, wide ones, and those of CIFAR."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ from kipjax import checks
 from kipjax.models import layers
 from kipjax.models.classifier import Classifier
 
-__all__ = ["DOWNSAMPLES", "ResNet18", "WideResNet"]
+__all__ = ["DOWNSAMPLES", "CifarResNet", "ResNet18", "WideResNet"]
 
 DOWNSAMPLES = ("stride", "pool")
 
@@ -106,3 +106,56 @@ class WideResNet(Classifier):
         h = self._conv(h, width, f"{name}_conv0", stride=stride, use_bias=False)
         h = self._act(self._norm(h, train, f"{name}_norm1"))
         return x + self._conv(h, width, f"{name}_conv1", use_bias=False)
+
+
+class CifarResNet(Classifier):
+    """ResNet-depth for CIFAR: a 3x3 stem of 16 filters, three stages of ``(depth - 2) / 6`` basic blocks, an average.
+
+    Where the shape changes, the shortcut is a 1x1 convolution with norm. As in LUCIR the sum that ends the last block
+    has no activation, so that features may be negative, as the cosine classifier likes them.
+
+    Attributes:
+      depth: number of layers, 6 n + 2.
+      width: filters of the first stage; the others have 2 and 4 times as many.
+      last_activation: whether the last block ends with one too, as in the paper of residual networks.
+
+    References:
+      arXiv:1512.03385, section 4.2; Hou et al., CVPR 2019; arXiv:2002.10211, section 5.1.
+    """
+
+    norm: str = "batch"
+    initial: str = "he_out"
+    depth: int = 32
+    width: int = 16
+    last_activation: bool = False
+
+    def __post_init__(self):
+        where = "models.CifarResNet"
+        checks.whole(where, "depth", self.depth, 8)
+        checks.require(self.depth % 6 == 2, where, f"depth is {self.depth}; it must be 6 n + 2: 8, 14, 20, 26, 32, 38")
+        checks.whole(where, "width", self.width)
+        super().__post_init__()
+
+    def body(self, x: jax.Array, train: bool) -> jax.Array:
+        """``[n, h, w, c] -> [n, 4 width]``."""
+        x = self._act(self._norm(self._conv(x, self.width, "stem_conv", use_bias=False), train, "stem_norm"))
+        blocks = (self.depth - 2) // 6
+        for stage in range(3):
+            for block in range(blocks):
+                x = self._sum(
+                    x, self.width * 2**stage, 2 if stage and not block else 1, train, f"stage{stage}_block{block}"
+                )
+                if self.last_activation or (stage, block) != (2, blocks - 1):
+                    x = self._act(x)
+        return jnp.mean(x, axis=(1, 2))
+
+    def _sum(self, x, width, stride, train, name):
+        """``shortcut(x) + norm(conv(act(norm(conv(x)))))``."""
+        h = self._conv(x, width, f"{name}_conv0", stride=stride, use_bias=False)
+        h = self._act(self._norm(h, train, f"{name}_norm0"))
+        h = self._norm(self._conv(h, width, f"{name}_conv1", use_bias=False), train, f"{name}_norm1")
+        if stride > 1 or x.shape[-1] != width:
+            options = {"kernel_size": 1, "stride": stride, "padding": 0, "use_bias": False}
+            x = self._conv(x, width, f"{name}_shortcut_conv", **options)
+            x = self._norm(x, train, f"{name}_shortcut_norm")
+        return x + h

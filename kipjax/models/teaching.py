@@ -173,6 +173,7 @@ class Learner(Classifier):
             where,
             f"strides has {len(self.strides)} entries and widths {len(self.widths)}; give one for each, or none",
         )
+        checks.one_of(where, "classifier", self.classifier, ("linear",))
         super().__post_init__()
 
     @nn.compact

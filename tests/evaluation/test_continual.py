@@ -8,10 +8,11 @@ import pytest
 from kipjax import checks, kernels, methods, models
 from kipjax.core import labels
 from kipjax.evaluation import Task, continual, protocols, train
-from kipjax.types import Distilled
+from kipjax.types import Batch, Distilled
 
 QUICK = protocols.Protocol("quick", steps=150, optimizer="adam", learning_rate=3e-3, loss="cross_entropy")
 MLP = models.get("mlp", num_classes=4)
+COSINE = models.get("mlp", num_classes=4, width=16, depth=1, classifier="cosine")
 
 
 def task(n=160, k=4, seed=0, offset=0):
@@ -144,29 +145,175 @@ def test_going_on_starts_from_the_network_before():
     assert np.any(fresh.forgetting() != 0)
 
 
-def test_distillation_is_the_sum_of_both_losses():
-    """One step of SGD on mixed targets equals one on the two cross-entropies, against the network before."""
+def test_distillation_is_the_weighted_sum_of_both_losses():
+    """One step of SGD descends on lambda L_c + (1 - lambda) L_d, L_d against the network before."""
     phases = continual.split(task(40), phases=2)
-    one = protocols.Protocol("one", steps=1, optimizer="sgd", learning_rate=0.5, loss="soft_cross_entropy")
+    one = protocols.Protocol("one", steps=1, optimizer="sgd", learning_rate=0.5, loss="cross_entropy")
     start = MLP.init(jax.random.key(1), jnp.zeros((1, 4, 4, 1)))
     made = continual.random(jax.random.key(2), phases[1], 3)
-    known, share = jnp.array([1.0, 1.0, 0, 0]), 0.3
-    starts = jax.tree.map(lambda a: a[None], start)
-    options = {"model": MLP, "protocol": one, "parallel": 1, "block_size": 6}
-    keys = jax.random.key(0)[None]
-    got = continual._train(keys, starts, made, made.x, known, distillation=share, **options)[0]
-
-    before = MLP.apply(start, made.x)[:, :2]
-    p = jnp.exp(before) / jnp.exp(before).sum(1, keepdims=True)
+    share, before = 0.3, train.Network(dict(start))
+    learner = continual.Learner(MLP, one, distillation=share, temperature=3.0)
+    lesson = continual.Lesson(made.x, made.y, jnp.array([1.0, 1.0, 0, 0]), jnp.ones(4))
+    got = jax.jit(learner.study)(jax.random.key(0), before, lesson).variables
 
     def loss(params):
-        logs = jax.nn.log_softmax(MLP.apply({"params": params}, made.x))
-        hard = -jnp.mean(logs[jnp.arange(6), labels.classes(made.y)])
-        return (1 - share) * hard - share * jnp.mean(jnp.sum(p * logs[:, :2], axis=1))
+        logits, old = MLP.apply({"params": params}, made.x), MLP.apply(before.variables, made.x)
+        hard = -jnp.mean(jax.nn.log_softmax(logits)[jnp.arange(6), labels.classes(made.y)])
+        soft = sum(
+            jnp.sum(jax.nn.softmax(b[:2] / 3) * (jax.nn.log_softmax(b[:2] / 3) - jax.nn.log_softmax(a[:2] / 3)))
+            for a, b in zip(logits, old)
+        )
+        return (1 - share) * hard + share * 9 * soft / 6
 
-    slopes = jax.grad(loss)(start["params"])
-    for a, b, g in zip(*map(jax.tree.leaves, (got["params"], start["params"], slopes))):
-        np.testing.assert_allclose(a[0], b - 0.5 * g, atol=1e-5)
+    slopes = jax.grad(loss)(before.variables["params"])
+    for a, b, g in zip(*map(jax.tree.leaves, (got["params"], before.variables["params"], slopes))):
+        np.testing.assert_allclose(a, b - 0.5 * g, atol=1e-5)
+
+
+def networks_for(model, *, count=1, known=()):
+    """Fresh networks as a builder gets them."""
+    keys = jax.random.split(jax.random.key(3), count)
+    variables = jax.vmap(lambda key: model.init(key, jnp.zeros((1, 4, 4, 1))))(keys)
+    return continual.Networks(model, variables, jnp.ones(4), None)
+
+
+def test_herding_follows_the_mean_of_normalised_features():
+    """iCaRL, algorithm 4, image after image."""
+    phase, given = continual.split(task(), phases=2, order=[3, 1, 0, 2])[0], networks_for(MLP)
+    made = continual.herding(block_size=7).build(jax.random.key(0), phase, 4, given)
+    one = jax.tree.map(lambda leaf: leaf[0], given.variables)
+    for i, c in enumerate((1, 3)):
+        x = phase.x_train[phase.train_labels == c]
+        f = np.asarray(MLP.apply(one, x, features=True)[1], np.float64)
+        f /= np.linalg.norm(f, axis=1, keepdims=True)
+        summed, rows = np.zeros(f.shape[1]), []
+        for t in range(1, 5):
+            gaps = [np.inf if j in rows else np.linalg.norm(f.mean(0) - (summed + g) / t) for j, g in enumerate(f)]
+            rows.append(int(np.argmin(gaps)))
+            summed += f[rows[-1]]
+        np.testing.assert_array_equal(made.x[4 * i : 4 * i + 4], x[rows])
+    np.testing.assert_allclose(made.y, labels.one_hot(np.array([1] * 4 + [3] * 4), 4), atol=1e-6)
+
+
+def test_exemplars_lower_the_loss_of_the_network_that_trains_on_them():
+    phase, given = continual.split(task(), phases=2)[0], networks_for(MLP, count=2)
+    inner = {"inner_steps": 3, "step_size": 0.1}
+    builder = continual.mnemonics(epochs=20, learning_rate=0.05, optimizer="adam", batch_size=20, **inner)
+    made = builder.build(jax.random.key(0), phase, 2, given)
+    start = continual.random(jax.random.split(jax.random.key(0))[0], phase, 2)
+    np.testing.assert_array_equal(made.y, start.y)
+    low, high = phase.x_train.min(), phase.x_train.max()
+    assert np.all(made.x >= low) and np.all(made.x <= high) and np.any(made.x != start.x)
+    validation = Batch(jnp.asarray(phase.x_train), labels.one_hot(phase.train_labels, 4))
+    one = jax.tree.map(lambda leaf: leaf[1], given.variables)
+
+    def loss(x):
+        options = {"seen": given.seen, **inner}
+        return methods.mnemonics.outer_loss(MLP, one, x, labels.classes(made.y), validation, **options)[0]
+
+    assert loss(made.x) < 0.8 * loss(start.x)
+    old = builder.adjust(jax.random.key(0), start, given)
+    assert old.x.shape == start.x.shape and np.any(old.x != start.x)
+    np.testing.assert_array_equal(old.y, start.y)
+    assert continual.mnemonics(adjust_steps=0).adjust is None
+
+
+def test_networks_see_a_phase_before_its_exemplars_and_old_ones_are_adjusted():
+    """Order of arXiv:2002.10211, algorithm 1, and the share of a fixed total in it."""
+    seen, lessons = [], []
+
+    def build(key, phase, ipc, networks):
+        seen.append((phase.number, ipc, np.asarray(networks.seen).tolist(), len(networks.variables["params"])))
+        seen.append(None if networks.kept is None else len(networks.kept.x))
+        return continual.random(key, phase, ipc)
+
+    def adjust(key, old, networks):
+        lessons.append(len(old.x))
+        return old._replace(x=old.x + 1)
+
+    phases = continual.split(task(), phases=4)
+    few = QUICK._replace(steps=1)
+    options = {"learner": "rehearsal", "protocol": few, "networks": 1}
+    found = continual.evaluate(phases, continual.Taught(build, adjust), MLP, total=9, **options)
+    assert [one[:2] for one in seen[::2]] == [(0, 9), (1, 4), (2, 3), (3, 2)]
+    assert seen[4][2] == [1, 1, 1, 0] and seen[1::2] == [None, 4, 6, 6] and lessons == [4, 6, 6]
+    assert found.memory.tolist() == [9, 8, 9, 8]
+
+
+def lucir_lesson():
+    phases = continual.split(task(80), phases=2)
+    made = continual.random(jax.random.key(2), phases[0], 3)
+    both = Distilled(jnp.concatenate([made.x, phases[1].x_train]),
+                     jnp.concatenate([made.y, labels.one_hot(phases[1].train_labels, 4)]))  # fmt: skip
+    return continual.Lesson(*both[:2], jnp.array([1.0, 1.0, 0, 0]), jnp.ones(4))
+
+
+def test_lucirs_step_is_its_formula():
+    """CE + lambda (1 - cos) + margin, a step of SGD with weight decay; old weights stay, new ones are imprinted."""
+    one = protocols.Protocol(
+        "one", steps=1, optimizer="sgd", learning_rate=0.1, loss="cross_entropy", weight_decay=0.01, batch_size=1000
+    )
+    lesson, before = lucir_lesson(), train.Network(dict(COSINE.init(jax.random.key(1), jnp.zeros((1, 4, 4, 1)))))
+    learner = continual.Lucir(COSINE, one, base_weight=3.0, margin=0.4, top=1)
+    start = jax.jit(learner.prepare)(before.variables, lesson)["params"]
+    classes = np.asarray(labels.classes(lesson.y))
+    kernel, old_kernel = np.asarray(start["head"]["kernel"]), np.asarray(before.variables["params"]["head"]["kernel"])
+    np.testing.assert_array_equal(kernel[:, :2], old_kernel[:, :2])
+    norms = np.linalg.norm(kernel, axis=0)
+    np.testing.assert_allclose(norms[2:], norms[:2].mean(), rtol=1e-5)
+    got = jax.jit(learner.study)(jax.random.key(0), before, lesson).variables["params"]
+
+    def loss(params):
+        logits, h = COSINE.apply({"params": params}, lesson.x, features=True)
+        h_old = COSINE.apply(before.variables, lesson.x, features=True)[1]
+        scores = logits / params["head"]["scale"]
+        cost = -jnp.mean(jax.nn.log_softmax(logits)[jnp.arange(len(classes)), classes])
+        unit = lambda a: a / jnp.linalg.norm(a, axis=1, keepdims=True)  # noqa: E731
+        cost += 3.0 * (2 / 2) ** 0.5 * jnp.mean(1 - jnp.sum(unit(h) * unit(h_old), axis=1))
+        old = classes < 2
+        gaps = 0.4 - scores[old, classes[old]] + jnp.max(scores[old, 2:], axis=1)
+        return cost + jnp.mean(jnp.maximum(gaps, 0)) + 0.005 * sum(jnp.sum(a**2) for a in jax.tree.leaves(params))
+
+    expected = jax.tree.map(lambda a, g: a - 0.1 * g, start, jax.grad(loss)(start))
+    expected["head"]["kernel"] = jnp.where(jnp.arange(4) < 2, start["head"]["kernel"], expected["head"]["kernel"])
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-6), got, expected)
+    np.testing.assert_array_equal(got["head"]["kernel"][:, :2], old_kernel[:, :2])
+
+
+def test_lucir_gives_classes_that_have_not_come_no_chance():
+    learner = continual.Lucir(COSINE, QUICK)
+    variables = dict(COSINE.init(jax.random.key(1), jnp.zeros((1, 4, 4, 1))))
+    found = learner.outputs(train.Network(variables), lucir_lesson().x, jnp.array([1, 1, 0, 0]))
+    assert set(np.asarray(labels.classes(found))) <= {0, 1} and np.all(np.isfinite(found))
+
+
+def test_weight_transfer_trains_scales_and_leaves_kernels():
+    model = models.get("convnet", num_classes=4, width=2, depth=1, pad_grey=False)
+    learner = continual.Learner(model, QUICK._replace(steps=3, learning_rate=0.1), weight_transfer=True)
+    lesson, start = lucir_lesson(), dict(model.init(jax.random.key(1), jnp.zeros((1, 4, 4, 1))))
+    prepared = learner.network(learner.prepare(start, lesson))
+    jax.tree.map(np.testing.assert_array_equal, prepared, start)
+    after = jax.jit(learner.study)(jax.random.key(0), train.Network(start), lesson).variables
+    params, before = after["params"], start["params"]
+    np.testing.assert_array_equal(params["conv0"]["kernel"], before["conv0"]["kernel"])
+    assert np.any(params["head"]["kernel"] != before["head"]["kernel"])
+    ratio = np.asarray(learner.network(after)["params"]["conv0"]["kernel"] / before["conv0"]["kernel"])
+    np.testing.assert_allclose(ratio, np.broadcast_to(params["scales"]["conv0"]["kernel"], ratio.shape), rtol=1e-5)
+    assert np.any(np.abs(ratio - 1) > 1e-3)
+
+
+@pytest.mark.slow
+def test_every_memory_goes_with_both_learners():
+    """Random, herded and learned exemplars; a plain learner with distillation, LUCIR with balanced epochs."""
+    phases = continual.split(task(), phases=2)
+    quick = QUICK._replace(steps=60)
+    learners = (continual.Learner(MLP, quick, distillation=0.5), continual.Lucir(COSINE, quick, balanced_epochs=5))
+    inner = {"inner_steps": 3, "step_size": 0.1, "learning_rate": 0.05, "optimizer": "adam"}
+    builders = (continual.random, continual.herding(), continual.mnemonics(epochs=5, start="herding", **inner))
+    for learner in learners:
+        for builder in builders:
+            found = continual.evaluate(phases, builder, ipc=4, learner=learner, networks=1)
+            assert found.average_accuracy()[0] > 0.6 and found.memory.tolist() == [8, 16]
 
 
 def test_data_sets_one_after_the_other():
@@ -201,6 +348,19 @@ def test_training_goes_on_from_given_variables():
         (lambda: evaluate(ipc=1, builder=continual.given([])), "phase 1 needs its own"),
         (lambda: evaluate(ipc=1, builder=continual.given([wrong_classes()])), "expected at least 1 of classes 0, 1"),
         (lambda: evaluate(ipc=41), "lower ipc"),
+        (lambda: evaluate(ipc=1, builder=continual.herding()), "choose a learner that sees all of it"),
+        (lambda: evaluate(ipc=1, learner="lucir"), "build it with classifier='cosine'"),
+        (lambda: evaluate(ipc=41, builder=continual.herding(), learner="rehearsal"), "lower ipc"),
+        (lambda: evaluate(ipc=1, builder=continual.mnemonics(epochs=1), learner="rehearsal"), "needs 2 images of each"),
+        (lambda: continual.mnemonics(step_size=0.0), "step_size is 0.0"),
+        (lambda: evaluate(ipc=1, model=None), "give a flax module"),
+        (lambda: continual.mnemonics(epochs=0), "epochs is 0"),
+        (lambda: continual.mnemonics(start="noise"), "choose one of random, herding"),
+        (lambda: continual.mnemonics(level="prototypes"), "set adjust_steps to 0"),
+        (lambda: continual.Learner(MLP, QUICK, goes_on=False, weight_transfer=True), "set another learner"),
+        (lambda: continual.Learner(MLP, QUICK, temperature=0.0), "temperature is 0.0"),
+        (lambda: continual.Lucir(COSINE, QUICK, distillation=0.5), "set distillation to 0"),
+        (lambda: continual.Lucir(COSINE, QUICK, top=0), "top is 0"),
     ],
 )
 def test_bad_input(call, words):
@@ -208,8 +368,9 @@ def test_bad_input(call, words):
         call()
 
 
-def evaluate(builder=continual.random, **options):
-    return continual.evaluate(continual.split(task(), phases=2), builder, MLP, **options)
+def evaluate(builder=continual.random, model=MLP, **options):
+    options = {"protocol": QUICK._replace(steps=1), "networks": 1, **options}
+    return continual.evaluate(continual.split(task(), phases=2), builder, model, **options)
 
 
 def wrong_classes():

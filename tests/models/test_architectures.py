@@ -41,6 +41,9 @@ def norms_in(params):
         ("resnet18_ap", {}, GREY, 11_213_770),
         ("resnet18_ap:batch", {}, COLOUR, 11_250_762),
         ("wide_resnet", {"depth": 28, "widen": 10}, COLOUR, 36_479_194),
+        # convolutions, 2 x (16 + 10 x 16 + 11 x 32 + 11 x 64) of batch norm, and a head of 64 x 10 + 10
+        ("resnet32", {}, COLOUR, 463_792 + 2 * 1232 + 650),
+        ("resnet32", {"classifier": "cosine"}, COLOUR, 463_792 + 2 * 1232 + 640 + 1),
     ],
 )
 def test_parameter_counts(name, options, shape, parameters):
@@ -59,6 +62,7 @@ FEATURES = {  # of images 28x28x1, 32x32x3 and 8x8x1; None where the image is to
     "resnet18": (512, 512, None),
     "resnet18_ap": (4608, 8192, None),
     "wide_resnet": (256, 256, 256),
+    "resnet32": (64, 64, 64),
     "alex_cifar": (192, 192, 192),
     "gtn": (256, 256, 256),
     "gtn_larger": (256, 256, 256),
@@ -117,6 +121,7 @@ CASES = {
     "resnet18:batch": ({"width": 2}, (2, 9, 8, 1), lambda net, x: net.resnet18(x)),
     "resnet18_ap:group": ({"width": 4}, (2, 9, 8, 3), lambda net, x: net.resnet18(x, pooled=True)),
     "wide_resnet": ({"depth": 16, "widen": 1}, (2, 8, 8, 3), lambda net, x: net.wide_resnet(x, 2)),
+    "resnet32": ({"depth": 14, "width": 2}, (2, 8, 9, 3), lambda net, x: net.cifar_resnet(x, 2)),
 }
 
 
@@ -147,6 +152,7 @@ def test_forward_pass_matches_numpy(name):
         ("resnet18", 1 + 16 + 3),
         ("resnet18_ap", 1 + 16 + 3),
         ("wide_resnet", 12 + 1),
+        ("resnet32", 1 + 30 + 2),
     ],
 )
 @pytest.mark.parametrize("norm", ["none", "batch", "layer"])
@@ -207,6 +213,29 @@ def test_initial_parameters_follow_the_paper(name):
     np.testing.assert_allclose(np.var(layer["kernel"]), gain / fan_in, rtol=0.1)
     np.testing.assert_allclose(np.std(layer.get("bias", 0.0)), bias, rtol=0.25)
     np.testing.assert_allclose(np.std(params["head"]["bias"]), head_bias, rtol=0.15)
+
+
+def test_the_cosine_classifier_is_bounded_and_knows_no_norms():
+    model = models.get("convnet", num_classes=3, width=4, depth=1, classifier="cosine")
+    variables, x = random_variables(model, DIGITS), images(*DIGITS)
+    logits, h = model.apply(variables, x, features=True)
+    head = variables["params"]["head"]
+    sigma, kernel = head["scale"], head["kernel"]
+    for logit, feature in zip(logits, np.asarray(h, np.float64)):
+        expected = sigma * (feature @ kernel) / np.linalg.norm(feature) / np.linalg.norm(kernel, axis=0)
+        np.testing.assert_allclose(logit, expected, rtol=1e-4, atol=1e-6)
+    assert np.abs(logits).max() <= abs(sigma) and sigma.shape == ()
+    variables["params"]["head"]["kernel"] = kernel * np.array([1.0, 5.0, 0.1])
+    np.testing.assert_allclose(model.apply(variables, x), logits, rtol=1e-4, atol=1e-6)
+    assert run(model.init, jax.random.key(0), x)["params"]["head"]["scale"] == 1
+
+
+def test_resnet32_ends_without_an_activation():
+    shape = (4, 8, 8, 3)
+    for last in (False, True):
+        model = models.get("resnet32", num_classes=3, depth=8, width=2, last_activation=last)
+        _, h = model.apply(random_variables(model, shape), images(*shape), features=True)
+        assert (h.min() >= 0) == last
 
 
 def test_the_forced_lowering_reaches_the_convolutions():

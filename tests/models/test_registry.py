@@ -6,7 +6,7 @@ from kipjax import models
 from kipjax.checks import InputError
 from kipjax.models.classic import MLP
 from kipjax.models.convnet import ConvNet
-from kipjax.models.resnet import ResNet18, WideResNet
+from kipjax.models.resnet import CifarResNet, ResNet18, WideResNet
 
 
 @pytest.mark.parametrize(
@@ -26,6 +26,7 @@ from kipjax.models.resnet import ResNet18, WideResNet
         ),
         ({"name": "mlp", "width": 1024}, MLP(10, width=1024)),
         ({"name": "wide_resnet"}, WideResNet(10, norm="batch", initial="he", depth=16, widen=4)),
+        ({"name": "resnet32"}, CifarResNet(10, norm="batch", initial="he_out", depth=32, width=16)),
         ({"name": "resnet18:batch"}, ResNet18(10, norm="batch")),
         ({"name": "resnet18_ap", "norm": "batch"}, ResNet18(10, norm="batch", downsample="pool")),
     ],
@@ -38,7 +39,7 @@ def test_names_mean_the_classes(config, model):
 def test_names():
     listed = (
         "convnet dc_convnet kip_convnet rfad_convnet mlp lenet alexnet alex_cifar vgg11 resnet18 resnet18_ap "
-        "wide_resnet gtn gtn_larger text_convnet bi_rnn bi_lstm"
+        "wide_resnet resnet32 gtn gtn_larger text_convnet bi_rnn bi_lstm"
     )
     assert sorted(models.names()) == sorted(listed.split())
     for name in models.names():
@@ -87,6 +88,9 @@ def test_unknown_names_list_the_known_ones(name):
         ({"name": "resnet18", "downsample": "max"}, "downsample is 'max'; choose one of stride, pool"),
         ({"name": "wide_resnet", "depth": 18}, r"WideResNet: depth is 18; it must be 6 n \+ 4"),
         ({"name": "wide_resnet", "depth": 4}, "WideResNet: depth is 4"),
+        ({"name": "resnet32", "depth": 30}, r"CifarResNet: depth is 30; it must be 6 n \+ 2"),
+        ({"name": "convnet", "classifier": "euclid"}, "classifier is 'euclid'; choose one of linear, cosine"),
+        ({"name": "gtn", "classifier": "cosine"}, "classifier is 'cosine'; choose one of linear"),
         ({"name": "wide_resnet", "widen": 0}, "WideResNet: widen is 0"),
     ],
     ids=str,

@@ -116,6 +116,18 @@ class Network:
                 x = x + self.conv(relu(self.norm(h, f"{name}_norm1")), f"{name}_conv1")
         return self.dense(relu(self.norm(x, "last_norm")).mean((1, 2)), "head")
 
+    def cifar_resnet(self, x, blocks):
+        x = relu(self.norm(self.conv(x, "stem_conv"), "stem_norm"))
+        for stage in range(3):
+            for block in range(blocks):
+                name, stride = f"stage{stage}_block{block}", 2 if stage and block == 0 else 1
+                h = relu(self.norm(self.conv(x, f"{name}_conv0", stride), f"{name}_norm0"))
+                h = self.norm(self.conv(h, f"{name}_conv1"), f"{name}_norm1")
+                if stride == 2:
+                    x = self.norm(self.conv(x, f"{name}_shortcut_conv", 2, padding=0), f"{name}_shortcut_norm")
+                x = x + h if (stage, block) == (2, blocks - 1) else relu(x + h)
+        return self.dense(x.mean((1, 2)), "head")
+
 
 def relu(x):
     return np.maximum(x, 0.0)

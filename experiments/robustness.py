@@ -1,0 +1,272 @@
+"""How far a distilled set carries: hyperparameters, networks, sizes, classes.
+
+python -m experiments.robustness --artifact=RUN/distilled.npz --out=runs/scatter
+python -m experiments.robustness --config=configs/kip/digits.py --ipc=1,10 --study=size --out=runs/size
+python -m experiments.robustness --artifact=RUN/distilled.npz --study=bias --networks=fc1 --out=runs/bias
+
+Sets are artifacts, beside random images of the same number; or made here by a config at each of --ipc images a class,
+--runs times each, beside the images that they started from, corrupted alike where the method has a rho.
+
+scatter: every network under a grid of optimizers, losses, learning rates and weight decays, natural against distilled
+accuracy (arXiv:2011.00050, figure 3), the best setting of each (its tables A5 and A6) and how often the distilled set
+is ahead. size: the best setting against the size of the set. bias: accuracy by class, or other groups of test images,
+of networks trained on the set, on random images and on full data. Each writes results.json, table.txt and a plot.
+"""
+
+import os
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+from ml_collections import config_flags
+
+from experiments import build, cli, findings, report, tables
+from kipjax import checks, models
+from kipjax.evaluation import krr, metrics, robustness
+from kipjax.io import charts
+
+FLAGS = flags.FLAGS
+findings.define_out()
+flags.DEFINE_list("artifact", [], "Distilled sets (.npz).")
+config_flags.DEFINE_config_file("config", None, "Or how to make them: FILE.py or FILE.py:VARIANT.", lock_config=True)
+flags.DEFINE_string("data_dir", None, "Where the data of the artifacts are, if not in a usual place.")
+flags.DEFINE_integer("test_size", 0, "Test images to use, the first ones; 0 for all.", lower_bound=0)
+flags.DEFINE_integer("seed", 0, "Draws random images and networks.")
+flags.DEFINE_list("ipc", [], "With a config: images per class; the config's own unless given.")
+flags.DEFINE_integer("runs", 1, "With a config: sets of each size.", lower_bound=1)
+flags.DEFINE_enum("study", "scatter", ("scatter", "size", "bias"), "What to look at.")
+flags.DEFINE_list("networks", list(robustness.NETWORKS), f"Of {', '.join(robustness.NETWORKS)}, or NAME[:NORM].")
+flags.DEFINE_float("scale", 1.0, "Factor on the width of these networks.")
+for name in ("optimizer", "loss", "learning_rate", "weight_decay"):
+    flags.DEFINE_list(name, [str(value) for value in robustness.GRID[name]], f"Values of {name} in the grid.")
+flags.DEFINE_integer("steps", 1000, "Steps of every training.", lower_bound=1)
+flags.DEFINE_integer("validation_size", 0, "Held-out training images to choose settings by; 0: the test set.")
+flags.DEFINE_integer("seeds", 5, "Networks at every point.", lower_bound=1)
+flags.DEFINE_integer("parallel", 0, "Networks at once; 0 for one on CPU and all elsewhere.", lower_bound=0)
+flags.DEFINE_enum("group", "class", ("class", "brightness", "cluster"), "bias: groups of test images.")
+flags.DEFINE_integer("parts", 4, "bias: parts of brightness, or clusters of each class.", lower_bound=1)
+flags.DEFINE_integer("full_size", 0, "bias: real training images of 'full data'; 0 for all.", lower_bound=0)
+flags.DEFINE_integer("full_steps", 0, "bias: steps on them; 0 for as many as on a set.", lower_bound=0)
+
+
+def main() -> None:
+    findings.folder()
+    settings = _grid()
+    for name in FLAGS.networks:  # refused now rather than after sets were made
+        known = [*robustness.NETWORKS, *models.names()]
+        checks.one_of("--networks", "network", name.partition(":")[0], known)
+    checks.require(
+        bool(FLAGS.artifact) != (FLAGS.config is not None),
+        "--artifact",
+        "give either artifacts or a --config to make sets by",
+    )
+    sets = _given() if FLAGS.artifact else _made()
+    rows, table, about = (_bias if FLAGS.study == "bias" else _points)(sets, settings)
+    findings.write(rows, table, **about)
+
+
+def _grid():
+    rates = {name: _numbers(name) for name in ("learning_rate", "weight_decay")}
+    return robustness.grid(optimizer=FLAGS.optimizer, loss=FLAGS.loss, **rates)
+
+
+def _numbers(name):
+    try:
+        return [float(value) for value in FLAGS[name].value]
+    except ValueError:
+        raise checks.InputError(f"--{name}: {','.join(FLAGS[name].value)}; expected numbers") from None
+
+
+def _given():
+    """``[(name, distilled, natural sets or none, task), ...]`` of artifacts."""
+    sets = []
+    for item in findings.inputs(FLAGS.artifact):
+        dataset = report.load(item.source, FLAGS.data_dir)
+        task = _tested(build.task(dataset, item.made.preprocess), item.source.name)
+        method = str(item.made.meta.get("method", "?"))
+        sets.append((method, jax.tree.map(jnp.asarray, item.made.distilled), [], task))
+    return sets
+
+
+def _made():
+    """The same of a config."""
+    config = FLAGS.config
+    dataset = build.load(config)
+    preprocess = build.prepare(config, dataset)
+    task = _tested(build.task(dataset, preprocess), config.data.name)
+    sizes = findings.whole_numbers("ipc") or [config.init.ipc]
+    sets = []
+    for ipc in sizes:
+        config.init.ipc = ipc
+        for run in range(FLAGS.runs):
+            natural, made = build.before_and_after(config, task, preprocess, config.seed + run)
+            sets.append((config.method.name, made, [natural], task))
+    return sets
+
+
+def _tested(task, name):
+    size = FLAGS.test_size or len(task.x_test)
+    return task._replace(x_test=task.x_test[:size], test_labels=task.test_labels[:size], name=name)
+
+
+def _models(task):
+    return {name: robustness.build(name, task, scale=FLAGS.scale) for name in FLAGS.networks}
+
+
+def _options(number):
+    protocol = robustness.PROTOCOL._replace(steps=FLAGS.steps)
+    key = jax.random.fold_in(jax.random.key(FLAGS.seed), number)
+    return {"protocol": protocol, "key": key, "seeds": FLAGS.seeds, "parallel": FLAGS.parallel}
+
+
+def _points(sets, settings):
+    """The studies of hyperparameters and of sizes."""
+    rows = []
+    for number, (name, made, natural, task) in enumerate(sets):
+        points = robustness.scatter(
+            made, task, _models(task), settings, natural=natural, validation=FLAGS.validation_size, **_options(number)
+        )
+        for point in points:
+            values = {field: np.asarray(value).tolist() for field, value in point._asdict().items()
+                      if field not in ("network", "setting")}  # fmt: skip
+            row = {"set": name, "size": len(made.x), "number": number, "network": point.network, **values}
+            rows.append(row | {"setting": point.setting._asdict(), "point": point})
+    path = os.path.join(FLAGS.out, f"{FLAGS.study}.png")
+    (_plot_sizes if FLAGS.study == "size" else _plot_scatter)(rows, path)
+    table = _table(rows, len(settings))
+    return [{k: v for k, v in row.items() if k != "point"} for row in rows], table, {}
+
+
+def _chosen(rows, which):
+    """Accuracies of the best setting of every set among ``rows``, side by side."""
+    found = []
+    for number in sorted({row["number"] for row in rows}):
+        best = robustness.best([row["point"] for row in rows if row["number"] == number], which)
+        found += [float(value) for value in getattr(best, which)]
+    return found
+
+
+def _table(rows, count):
+    text = {}
+    for line in dict.fromkeys((row["set"], row["size"], row["network"]) for row in rows):
+        some = [row for row in rows if (row["set"], row["size"], row["network"]) == line]
+        n = len(_chosen(some, "distilled"))
+        text[f"{line[0]}, {line[1]} images, {line[2]}"] = [
+            "yes" if line[2] in robustness.INSIDE else "no",
+            *(tables.spread(_chosen(some, which), scale=100) for which in ("natural", "distilled")),
+            f"{100 * robustness.wins([row['point'] for row in some]):.0f}",
+            str(n),
+        ]
+    held_out = FLAGS.validation_size
+    held = f"{held_out} held-out training images" if held_out else "the test images, as papers do"
+    notes = [
+        f"test accuracy in % at the best of {count} settings, chosen on {held}; {FLAGS.steps} steps",
+        "in family: whether the network's kernel is one of FC1-3, Conv1-2; ahead: share of settings, in %, at which "
+        "the distilled set is; n: networks",
+    ]
+    return "\n".join([*notes, tables.grid("set, network", ["in family", "natural", "distilled", "ahead", "n"], text)])
+
+
+def _plot_scatter(rows, path):
+    clouds = {}
+    for name in dict.fromkeys(row["network"] for row in rows):
+        points = [row["point"] for row in rows if row["network"] == name]
+        x, y = ([100 * float(np.mean(getattr(p, which))) for p in points] for which in ("natural", "distilled"))
+        clouds[name] = (x, y)
+    labels = {"x_label": "accuracy trained on natural images, %", "y_label": "accuracy trained on distilled images, %"}
+    charts.points(path, clouds, diagonal=True, **labels)
+
+
+def _plot_sizes(rows, path):
+    """A panel for each network: accuracy against size, distilled and natural."""
+    panels = {}
+    for name in dict.fromkeys(row["network"] for row in rows):
+        panel = panels[f"{name}: test accuracy, %"] = {}
+        for which in ("distilled", "natural"):
+            sizes = sorted({row["size"] for row in rows})
+            found = [
+                metrics.summarize(
+                    100 * a for a in _chosen([r for r in rows if (r["network"], r["size"]) == (name, size)], which)
+                )
+                for size in sizes
+            ]
+            panel[which] = charts.Curve(sizes, [s.mean for s in found], [s.std for s in found])
+    charts.curves(path, panels, x_label="images", log_x=True)
+
+
+def _bias(sets, settings):
+    """The study of groups, each training by the best setting of the grid."""
+    rows, names = [], []
+    for number, (name, made, natural, task) in enumerate(sets):
+        names, group = robustness.groups(task, FLAGS.group, parts=FLAGS.parts, seed=FLAGS.seed)
+        options = _options(number)
+        key, held_key, full_key = jax.random.split(options["key"], 3)
+        rest, held = robustness.hold_out(held_key, task, FLAGS.validation_size)
+        natural = natural or [krr.subset(k, rest, len(made.x)) for k in jax.random.split(key, FLAGS.seeds)]
+        full = krr.subset(full_key, rest, min(FLAGS.full_size or len(rest.x_train), len(rest.x_train)))
+        longer = {"protocol": options["protocol"]._replace(steps=FLAGS.full_steps or FLAGS.steps)}
+        trainings = {
+            f"{name}, {len(made.x)} images": ([made], options),
+            f"natural, {len(made.x)} images": (natural, options),
+            f"full data, {len(full.x)} images": ([full], options | longer),
+        }
+        for network, model in _models(task).items():
+            for trained_on, (some, how) in trainings.items():
+                setting, said = _best_setting(some, task, held, model, settings, how)
+                found = robustness.fairness(said, np.asarray(task.test_labels), group, len(names))
+                rows.append({"trained_on": trained_on, "network": network, "setting": setting._asdict()})
+                rows[-1] |= {"accuracies": found.accuracies.tolist(), "overall": found.overall.tolist()}
+    _plot_bias(rows, names, os.path.join(FLAGS.out, "bias.png"))
+    return rows, _bias_table(rows, names), {"groups": names}
+
+
+def _best_setting(sets, task, held, model, settings, options):
+    """``(setting, classes said of the test images)`` of the best on held-out images, or on the test images."""
+    probes, n = np.concatenate([np.asarray(task.x_test), held[0]]), len(task.x_test)
+    said = robustness.predictions(sets, probes, model, settings, **options)
+    right = said == np.concatenate([np.asarray(task.test_labels), held[1]])
+    best = int(right[:, :, n if len(held[0]) else 0 :].mean(axis=(1, 2)).argmax())
+    return settings[best], said[best, :, :n]
+
+
+def _fairness(rows):
+    """The accuracies of rows of one kind, side by side."""
+    stacked = (np.concatenate([np.array(row[field]) for row in rows]) for field in ("accuracies", "overall"))
+    return robustness.Fairness(*stacked)
+
+
+def _lines(rows):
+    return list(dict.fromkeys((row["network"], row["trained_on"]) for row in rows))
+
+
+def _pooled(rows, line):
+    return _fairness([row for row in rows if (row["network"], row["trained_on"]) == line])
+
+
+def _bias_table(rows, names):
+    text = {}
+    for line in _lines(rows):
+        found = _pooled(rows, line)
+        values = [found.overall, found.worst(), found.gap(), found.spread(), *found.accuracies.T]
+        text[", ".join(line)] = [*(tables.spread(value, scale=100) for value in values), str(len(found.overall))]
+    notes = f"test accuracy in % by {FLAGS.group}; gap: best less worst; spread: standard deviation; n: networks"
+    return "\n".join([notes, tables.grid("trained on", ["all", "worst", "gap", "spread", *names, "n"], text)])
+
+
+def _plot_bias(rows, names, path):
+    """Accuracy by group, groups in the order of the first network on full data, best first."""
+    lines = _lines(rows)
+    reference = next(line for line in lines if line[1].startswith("full data"))
+    order = np.argsort(-np.nanmean(_pooled(rows, reference).accuracies, axis=0))
+    panels = {}
+    for line in lines:
+        values = 100 * _pooled(rows, line).accuracies[:, order]
+        found = [metrics.summarize(column) for column in values.T]
+        curve = charts.Curve(list(range(1, len(names) + 1)), [s.mean for s in found], [s.std for s in found])
+        panels.setdefault(f"{line[0]}: test accuracy, %", {})[line[1]] = curve
+    charts.curves(path, panels, x_label="group, from the best on full data")
+
+
+if __name__ == "__main__":
+    cli.run(main)
