@@ -169,4 +169,4 @@ def test_the_readmes_pytorch_trains_on_an_artifact(made, tmp_path, monkeypatch):
     artifact.save(tmp_path / "distilled.npz", made)
     names = {}
     exec(compile(block, "README.md", "exec"), names)
-    assert names["x"].shape == (20, 1, 8, 8) and float(names["loss"]) < 1.0
+    assert names["x"].shape == (20, 1, 8, 8) and names["loss"].item() < 1.0
