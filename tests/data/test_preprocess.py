@@ -207,7 +207,7 @@ def test_blocks_jit_and_plain_calls_agree(stage, monkeypatch):
         blocks = stage(pre, x)
         monkeypatch.undo()
         for other in (closed, passed, blocks):
-            np.testing.assert_allclose(other, whole, rtol=1e-4, atol=1e-4)
+            np.testing.assert_allclose(other, whole, rtol=1e-4, atol=5e-4)  # whitening multiplies rounding
 
 
 def test_none_keeps_pixels():

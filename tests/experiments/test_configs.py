@@ -185,6 +185,7 @@ def test_an_evaluation_that_cannot_be_done_is_refused_before_the_run(tmp_path, l
         assert not list((tmp_path / "run").glob("*"))
 
 
+@pytest.mark.slow
 def test_every_variant_builds_its_experiment(local):
     """Data, kernel or network, method and starting set of the full-size variants, on small files of few images."""
     for path in CONFIGS:

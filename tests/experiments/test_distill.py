@@ -141,6 +141,7 @@ def test_a_run_that_does_not_fit_is_refused_with_the_numbers(tmp_path, monkeypat
     assert not (tmp_path / "distilled.npz").exists()
 
 
+@pytest.mark.slow
 def test_a_long_kernel_is_announced_and_the_test_set_can_be_cut(tmp_path, monkeypatch, capsys):
     config = load("configs/kip/digits_conv.py")
     config.data.test_size = 30

@@ -147,6 +147,7 @@ def test_eight_devices_draw_the_batches_of_one_and_agree_with_it():
     assert done.stdout.strip() == "same", done.stderr[-2000:]
 
 
+@pytest.mark.slow
 def test_one_process_goes_on_from_a_checkpoint_of_two(alone, tmp_path):
     finished(together(2, *FLAGS, "--config.steps=6", f"--workdir={tmp_path}"))
     out, _ = finished([start(*FLAGS, f"--workdir={tmp_path}", "--resume")])[0]

@@ -118,6 +118,7 @@ def start_epochs(method, model, start, batch, state=None):
     return {round(float(loss), 4) for loss in found}
 
 
+@pytest.mark.slow
 def test_start_epochs_stay_below_their_bound_and_grow_with_the_curriculum():
     model, start, batch = parts(epochs=5)
     bounded = gentle(model, max_start_epoch=3, student_lr=0.05)
