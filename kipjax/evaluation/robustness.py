@@ -281,7 +281,7 @@ def scatter(
     keys = jax.random.split(jax.random.key(0) if key is None else key, 3)
     rest, held = hold_out(keys[0], task, validation)
     natural = natural or [krr.subset(k, rest, size) for k in jax.random.split(keys[1], seeds)]
-    probes = np.concatenate([np.asarray(task.x_test), held[0]])
+    probes = jnp.concatenate([jnp.asarray(task.x_test), jnp.asarray(held[0])])
     truth, n = np.concatenate([np.asarray(task.test_labels), held[1]]), len(task.x_test)
     points = []
     for name, model in networks.items():
