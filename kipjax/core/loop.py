@@ -122,10 +122,12 @@ def sum_over_blocks(fn: Callable[..., PyTree], rows: tuple[jax.Array, ...], size
         return fn(*rows)
 
     # Rows of every device in every block, so that none of a batch that is divided over devices has to travel. They are
-    # picked inside the checkpoint: picked outside, all blocks would be kept for the derivative.
+    # picked inside the checkpoint: picked outside, all blocks would be kept for the derivative. The barrier keeps XLA
+    # from taking the rows that fill whole blocks out of the loop, as a copy of them.
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def block(i):
-        whole = (a[: blocks * size].reshape(size, blocks, *a.shape[1:]) for a in rows)
+        everything, i = lax.optimization_barrier((rows, i))
+        whole = (a[: blocks * size].reshape(size, blocks, *a.shape[1:]) for a in everything)
         return fn(*(jnp.take(a, i, axis=1) for a in whole))
 
     zero = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(fn, *rows))

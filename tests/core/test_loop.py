@@ -44,7 +44,7 @@ def plan(method, targets, support, features, classes=10):
 def test_what_a_step_works_with_does_not_grow_with_the_targets(make, rest):
     method = make(basic.rbf(), block_size=50)
     few, many = (plan(method, n + rest, 20, 64).temp_size_in_bytes for n in (500, 50_000))
-    assert many < few + 2000 < 400_000
+    assert many < few + 20_000 < 400_000  # the targets are 12.8 MB
 
 
 @pytest.mark.slow
