@@ -188,7 +188,7 @@ def grid(
 
 def predictions(
     sets: Sequence[Distilled],
-    probes: jax.Array,
+    probes: jax.Array | np.ndarray,
     model: nn.Module,
     settings: Sequence[Setting],
     *,
