@@ -48,7 +48,8 @@ def commands(page):
 def flags(script):
     """The flags that a script or what it calls to define flags defines."""
     source = (ROOT / "experiments" / f"{script}.py").read_text(encoding="utf-8")
-    shared = (ROOT / "experiments" / "findings.py").read_text(encoding="utf-8") if "findings.define" in source else ""
+    helpers = [ROOT / "experiments" / f"{name}.py" for name in set(re.findall(r"\b(\w+)\.define", source))]
+    shared = "".join(path.read_text(encoding="utf-8") for path in helpers if path.exists())
     words = set(evaluation.nas.WORDS) if "nas.WORDS" in source else set()  # a flag for each of them
     return set(DEFINED.findall(source + shared)) | words | {"help", "list", "flagfile"}
 

@@ -76,6 +76,7 @@ FAN_IN, FAN_OUT = 3 * 3 * 32, 3 * 3 * 128
         ("lecun", 1 / FAN_IN, 2 / 0.87962566 * FAN_IN**-0.5, 0.0, 0.0),
         ("torch", 1 / (3 * FAN_IN), FAN_IN**-0.5, (3 * FAN_IN) ** -0.5, (3 * FAN_IN) ** -0.5),
         ("he", 2 / FAN_IN, None, 0.0, 0.0),
+        ("he_out", 2 / FAN_OUT, None, 0.0, (3 * FAN_IN) ** -0.5),
         ("rfad", 2 / FAN_IN, None, 0.1, 0.1),
         ("kip", 1 / FAN_IN, 2 / 0.87962566 * FAN_IN**-0.5, 0.0, 0.1),
         ("xavier", 2 / (FAN_IN + FAN_OUT), None, 0.0, 0.0),
@@ -96,4 +97,4 @@ def test_moments_of_initial_parameters(name, variance, largest, bias, head_bias)
 
 
 def test_the_initialisations_above_are_all():
-    assert set(INITS) == {"lecun", "torch", "he", "rfad", "kip", "xavier"}
+    assert set(INITS) == {"lecun", "torch", "he", "he_out", "rfad", "kip", "xavier"}
