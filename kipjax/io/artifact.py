@@ -17,6 +17,7 @@ What a caller should put into ``meta``, so that an evaluation can be repeated: `
 import hashlib
 import importlib.metadata
 import json
+import math
 import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -220,7 +221,7 @@ def _check_distilled(where: str, x: Any, y: Any, lr: Any) -> None:
 
 def _check_preprocess(where: str, stages: dict[str, Any], example: tuple[int, ...]) -> None:
     """Stages must be finite and fit one example of shape ``example``."""
-    size = int(np.prod(example))
+    size = _whitened(stages["zca"], example)
     expected = {"low": (), "high": (), "zca": (size, size), "zca_inverse": (size, size)}
     for name in ("mean", "std", "low", "high", "centre", "zca", "zca_inverse"):
         if stages[name] is None and name in ("centre", "zca", "zca_inverse"):
@@ -235,6 +236,16 @@ def _check_preprocess(where: str, stages: dict[str, Any], example: tuple[int, ..
         where,
         "preprocess has only one of zca and zca_inverse; give both or neither",
     )
+
+
+def _whitened(matrix: Any, example: tuple[int, ...]) -> int:
+    """Numbers that are whitened together: an example's, or those of every ``stride``-th pixel, as the matrix says."""
+    size = int(np.prod(example))
+    if matrix is None or matrix.ndim != 2 or not matrix.size or len(example) != 3:
+        return size
+    stride = math.isqrt(size // len(matrix))
+    fits = stride > 0 and example[0] % stride == example[1] % stride == 0
+    return size // stride**2 if fits else size
 
 
 def _check_numbers(where: str, name: str, value: Any) -> None:

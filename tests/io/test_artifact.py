@@ -91,6 +91,22 @@ def test_round_trip_is_bit_exact(path, dtype, lr):
     assert got.meta | made.meta == got.meta
 
 
+def test_a_matrix_for_every_other_pixel_is_kept_and_one_of_another_size_refused(path):
+    made = make()
+    x = np.zeros((4, 4, 6, 2), np.float32)
+    other = made.preprocess._replace(**dict.fromkeys(("mean", "std"), np.ones((4, 6, 2))), centre=None)
+    for size, fits in ((48, True), (12, True), (24, False), (3, False), (1, False)):
+        whitened = Artifact(
+            Distilled(x, made.distilled.y), other._replace(zca=np.eye(size), zca_inverse=np.eye(size)), made.meta
+        )
+        if fits:
+            artifact.save(path, whitened)
+            assert artifact.load(path).preprocess.zca.shape == (size, size)
+        else:
+            with pytest.raises(InputError, match=rf"preprocess.zca has shape \({size}, {size}\).*\(48, 48\)"):
+                artifact.save(path, whitened)
+
+
 def test_jax_arrays_are_accepted_and_negative_zero_survives(path):
     made = make(zca=False)
     x = jnp.asarray(made.distilled.x).at[0, 0, 0, 0].set(-0.0)
