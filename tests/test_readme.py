@@ -50,7 +50,8 @@ def flags(script):
     source = (ROOT / "experiments" / f"{script}.py").read_text(encoding="utf-8")
     helpers = [ROOT / "experiments" / f"{name}.py" for name in set(re.findall(r"\b(\w+)\.define", source))]
     shared = "".join(path.read_text(encoding="utf-8") for path in helpers if path.exists())
-    words = set(evaluation.nas.WORDS) if "nas.WORDS" in source else set()  # a flag for each of them
+    many = {"nas.WORDS": evaluation.nas.WORDS, "robustness.GRID": evaluation.robustness.GRID}  # flags
+    words = {word for name, found in many.items() if name in source for word in found}
     return set(DEFINED.findall(source + shared)) | words | {"help", "list", "flagfile"}
 
 

@@ -59,10 +59,19 @@ def mesh(count: int | None = None) -> Mesh:
 
 
 def for_run(count: int = 0) -> Mesh | None:
-    """The mesh of a run: over the first ``count`` devices, or for 0 over all, but on a CPU one for each process.
+    """The mesh of a run: over the first ``count`` devices, or for 0 over all, but one of a CPU in a single process.
 
     A CPU has several devices only where ``XLA_FLAGS`` forces them, which makes nothing faster. ``None`` for one device.
+
+    Raises:
+      InputError: there are fewer devices, or several processes are to leave some of theirs idle.
     """
+    checks.require(
+        jax.process_count() == 1 or count in (0, len(jax.devices())),
+        "config.devices",
+        f"{count} of the {len(jax.devices())} devices of {jax.process_count()} processes, which share all of them; "
+        "leave it at 0, or start fewer processes",
+    )
     if not count:
         count = len(jax.devices()) if on_accelerator() or jax.process_count() > 1 else 1
     return mesh(count) if count > 1 else None

@@ -64,6 +64,14 @@ def test_a_mesh_has_as_many_devices_as_there_are(count):
         sharding.mesh(count)
 
 
+def test_several_processes_leave_no_device_idle(monkeypatch):
+    monkeypatch.setattr(sharding.jax, "process_count", lambda: 2)
+    for count in (0, len(sharding.jax.devices())):
+        assert sharding.for_run(count).size == len(sharding.jax.devices())
+    with pytest.raises(InputError, match=r"config.devices: 1 of the 4 devices of 2 processes.*leave it at 0"):
+        sharding.for_run(1)
+
+
 def test_what_is_no_mesh_is_refused():
     with pytest.raises(InputError, match="mesh is 4; expected"):
         sharding.spread(lambda a: a, 4)
