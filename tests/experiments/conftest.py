@@ -1,7 +1,12 @@
-"""Small data sets in the published file formats, written by the tests."""
+"""Small data sets in the published file formats, written by the tests, and a small distilled set."""
 
+import jax
 import numpy as np
 import pytest
+
+import kipjax
+from kipjax import data
+from kipjax.io import artifact as artifact_file
 
 
 def _images(rng, n, shape):
@@ -49,3 +54,14 @@ def text_folder(tmp_path_factory):
             lines.append(f"{i}\t{(i % 2) - 0.5}\t{' '.join(words)}")
         (folder / f"{name}_rated.txt").write_text("\n".join(lines) + "\n")
     return str(folder)
+
+
+@pytest.fixture(scope="session")
+def artifact(tmp_path_factory):
+    """Ten real digits as a set of some method."""
+    found, path = data.load("digits"), tmp_path_factory.mktemp("set") / "set.npz"
+    preprocess = data.preprocess.fit(found.x_train, "standardize")
+    x = data.preprocess.apply(preprocess, found.x_train)
+    made = data.initial.real(jax.random.key(0), x, found.y_train, ipc=1, num_classes=10)
+    kipjax.save(path, artifact_file.Artifact(made, preprocess, {"dataset": "digits", "method": "some"}))
+    return path

@@ -2,27 +2,13 @@
 
 import json
 
-import jax
 import pytest
 
 import kipjax
-from kipjax import data
 from kipjax.evaluation import nas
-from kipjax.io import artifact as artifact_file
 from tests.experiments.test_mia import cli
 
 SMALL = ["--data=digits", "--width=2", "--depth=1", "--norm=none", "--pool=avg", "--full_size=50", "--test_size=20"]
-
-
-@pytest.fixture(scope="module")
-def artifact(tmp_path_factory):
-    """Ten real digits as a set of some method."""
-    found, path = data.load("digits"), tmp_path_factory.mktemp("set") / "set.npz"
-    preprocess = data.preprocess.fit(found.x_train, "standardize")
-    x = data.preprocess.apply(preprocess, found.x_train)
-    made = data.initial.real(jax.random.key(0), x, found.y_train, ipc=1, num_classes=10)
-    kipjax.save(path, artifact_file.Artifact(made, preprocess, {"dataset": "digits", "method": "some"}))
-    return path
 
 
 def test_one_command_makes_table_plot_and_results(artifact, tmp_path):

@@ -2,28 +2,13 @@
 
 import json
 
-import jax
 import numpy as np
 import pytest
 
-import kipjax
-from kipjax import data
-from kipjax.io import artifact as artifact_file
 from tests.experiments.test_mia import ROOT, cli
 
 SMALL = ["--networks=fc1", "--scale=0.004", "--learning_rate=0.01", "--weight_decay=0", "--steps=5", "--test_size=60"]
 ONE = [*SMALL, "--optimizer=adam", "--loss=half_mse"]
-
-
-@pytest.fixture(scope="module")
-def artifact(tmp_path_factory):
-    """Ten real digits as a set of some method."""
-    found, path = data.load("digits"), tmp_path_factory.mktemp("set") / "set.npz"
-    preprocess = data.preprocess.fit(found.x_train, "standardize")
-    x = data.preprocess.apply(preprocess, found.x_train)
-    made = data.initial.real(jax.random.key(0), x, found.y_train, ipc=1, num_classes=10)
-    kipjax.save(path, artifact_file.Artifact(made, preprocess, {"dataset": "digits", "method": "some"}))
-    return path
 
 
 def results(folder):
