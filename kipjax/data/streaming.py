@@ -50,24 +50,31 @@ def streamed(numbers: Sampler, x: Any, transform: Callable[[jax.Array], jax.Arra
     return Streamed(numbers, x, jax.tree_util.Partial(transform or _as_it_is))
 
 
+class _ByNumber:
+    """A sampler that asks another for row numbers and targets, and turns them into a batch by ``_rows``."""
+
+    numbers: Any
+    _rows: Callable[[Batch], Batch]
+
+    def __call__(self, key: jax.Array) -> Batch:
+        return self._rows(self.numbers(key))
+
+    @property
+    def at(self) -> Callable[[Any], Batch] | None:
+        """As of ``numbers``, where those come in order."""
+        at = getattr(self.numbers, "at", None)
+        return at and (lambda step: self._rows(at(step)))
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
-class Streamed:
+class Streamed(_ByNumber):
     """A sampler over rows of the host array ``x``: ``numbers`` gives their numbers and targets."""
 
     numbers: Any
     x: Any
     transform: Any
 
-    def __call__(self, key: jax.Array) -> Batch:
-        return self._read(self.numbers(key))
-
-    @property
-    def at(self) -> Callable[[Any], Batch] | None:
-        """As of ``numbers``, where those come in order."""
-        at = getattr(self.numbers, "at", None)
-        return at and (lambda step: self._read(at(step)))
-
-    def _read(self, batch: Batch) -> Batch:
+    def _rows(self, batch: Batch) -> Batch:
         if not checks.is_traced(batch):
             return Batch(self.transform(jnp.asarray(np.asarray(self.x[np.asarray(batch.x)]))), batch.y)
         dtype = jax.dtypes.canonicalize_dtype(self.x.dtype)
@@ -99,21 +106,13 @@ def divided(numbers: Sampler, x: Any, over: Any) -> Sampler:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Taken:
+class _Taken(_ByNumber):
     """Rows of ``x``, an array or ``sharding.Rows``, by number."""
 
     numbers: Any
     x: Any
 
-    def __call__(self, key: jax.Array) -> Batch:
-        return self._take(self.numbers(key))
-
-    @property
-    def at(self) -> Callable[[Any], Batch] | None:
-        at = getattr(self.numbers, "at", None)
-        return at and (lambda step: self._take(at(step)))
-
-    def _take(self, batch: Batch) -> Batch:
+    def _rows(self, batch: Batch) -> Batch:
         if isinstance(self.numbers, samplers.Whole):
             return Batch(self.x.whole() if isinstance(self.x, sharding.Rows) else self.x, batch.y)
         rows = batch.x.ravel()
