@@ -1,4 +1,4 @@
-"""RCIG on the embedded digits, 10 images: minutes on a CPU.
+"""RCIG on the embedded digits, 10 images (variant ``10``: 100): minutes on a CPU.
 
 python -m experiments.distill --config=configs/rcig/digits.py --workdir=runs/rcig_digits
 """
@@ -13,4 +13,4 @@ def get_config(variant: str = ""):
     config.batch.size = 200
     config.steps = 300
     config.log_every, config.checkpoint_every = 20, 100
-    return common.by_variant(config, variant, {"tiny": common.tiny_networks})
+    return common.by_variant(config, variant, {"10": common.ipc(10), "tiny": common.tiny_networks})
