@@ -51,12 +51,13 @@ def run(main: Callable[[], None], define: Callable[[], None] = lambda: None) -> 
             stream.reconfigure(errors="replace")  # a terminal that has no plus-minus sign is no reason to stop
     define()
     asked = {flag.lstrip("-") for flag in sys.argv[1:]}
-    if asked & {"help", "h", "helpshort", "helpfull", "list"}:
-        print("\n".join(catalogue.lines()) if "list" in asked else _help())
-        sys.exit(0)
     try:
-        _parse(sys.argv)
-        main()
+        if asked & {"help", "h", "helpshort", "helpfull", "list"}:
+            print("\n".join(catalogue.lines()) if "list" in asked else _help())
+        else:
+            _parse(sys.argv)
+            main()
+        sys.stdout.flush()
     except checks.InputError as error:
         _exit(EXIT_INPUT, str(error))
     except checks.NumericalError as error:
@@ -66,6 +67,9 @@ def run(main: Callable[[], None], define: Callable[[], None] = lambda: None) -> 
     except interruption.PeerLost as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         os._exit(EXIT_PEER_LOST)  # an orderly exit would wait for the process that is gone
+    except BrokenPipeError:  # whoever read the output, such as head, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the flush at exit fails again
+        sys.exit(EXIT_SYSTEM)
     except OSError as error:
         if error.errno not in _ADVICE:
             raise

@@ -3,7 +3,7 @@
 python -m experiments.tables --runs=runs [--format=tsv|json]
 
 Prints, from what runs have left there: a table of every run folder's results, of each transfer table, sweep and
-corruption curve, in Markdown as the README has them.
+corruption curve, in Markdown.
 """
 
 import json

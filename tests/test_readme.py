@@ -10,7 +10,7 @@ from kipjax import evaluation
 
 ROOT = pathlib.Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = ["README.md", "CONTRIBUTING.md"]
+PAGES = ["README.md", "RESULTS.md", "CONTRIBUTING.md"]
 PAGES += sorted(str(path.relative_to(ROOT)) for path in (ROOT / "configs").rglob("*.py"))
 PAGES += sorted(str(path.relative_to(ROOT)) for path in (ROOT / "experiments").glob("*.py"))
 DEFINED = re.compile(r'DEFINE_\w+\(\s*"(\w+)"')

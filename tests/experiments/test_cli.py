@@ -42,3 +42,14 @@ def test_list_shows_every_name():
     assert shown["network"] == set(models.names()) and shown["protocol"] == set(evaluation.PROTOCOLS)
     assert shown["data set"] > set(data.KNOWN)
     assert "configs/kip/digits.py" in shown["config"] and all((ROOT / name).is_file() for name in shown["config"])
+
+
+def test_a_reader_that_has_enough_is_no_traceback():
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "experiments.distill", "--list"]
+    done = subprocess.run(
+        command, cwd=ROOT, env=os.environ | {"JAX_PLATFORMS": "cpu"}, stdout=write, stderr=subprocess.PIPE
+    )
+    os.close(write)
+    assert done.returncode == 4 and not done.stderr, done.stderr

@@ -1,6 +1,6 @@
 """Both engines against neural_tangents' own layers and the NumPy recursions, for every architecture.
 
-python -m tests.kernels.test_parity prints the table of largest relative differences that the README shows.
+python -m tests.kernels.test_parity prints the table of largest relative differences that RESULTS.md shows.
 """
 
 import jax
