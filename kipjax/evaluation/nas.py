@@ -10,7 +10,6 @@ program, and run together where the device is wide enough.
 """
 
 import functools
-import itertools
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -26,6 +25,7 @@ from kipjax import checks, models
 from kipjax.core import labels
 from kipjax.data import draw
 from kipjax.evaluation import protocols, train
+from kipjax.evaluation._combinations import combinations
 from kipjax.evaluation.protocols import Protocol
 from kipjax.evaluation.result import Task
 from kipjax.models import activations, convnet, layers
@@ -119,20 +119,17 @@ def space(
       >>> len(space()), len(space(width=[32], depth=[3]))
       (720, 45)
     """
-    where, known = (
-        "nas.space",
-        {"norm": models.norms.NORMS, "activation": activations.ACTIVATIONS, "pool": layers.POOLS},
-    )
+    where = "nas.space"
+    known = {"norm": models.norms.NORMS, "activation": activations.ACTIVATIONS, "pool": layers.POOLS}
     chosen = {"width": width, "depth": depth, "norm": norm, "activation": activation, "pool": pool}
-    for name, values in chosen.items():
-        checks.require(len(values) > 0, where, f"{name} is empty; give at least one value")
-        checks.require(len(set(values)) == len(values), where, f"{name} is {list(values)}; give every value once")
-        for value in values:
-            if name in known:
-                checks.one_of(where, name, value, known[name])
-            else:
-                checks.whole(where, name, value)
-    found = [Architecture(*values) for values in itertools.product(*chosen.values())]
+
+    def check(name, value):
+        if name in known:
+            checks.one_of(where, name, value, known[name])
+        else:
+            checks.whole(where, name, value)
+
+    found = [Architecture(*values) for values in combinations(where, chosen, check)]
     for one in found:
         if one.norm == "group":
             checks.divides(where, "width", one.width, "groups of group norm", 4)
