@@ -2,7 +2,7 @@
 
 ``fit`` trains one network by a ``protocols.Protocol``, ``evaluate`` many, on the distilled set and on random real
 images of the same number. Test data are looked at once, at the end: where a protocol selects weights it does so on
-training images that are in no set.
+training images that are in no set. Which paper trains how is in ``protocols``, DC (arXiv:2006.05929) first.
 """
 
 import functools
