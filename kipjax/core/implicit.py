@@ -1,4 +1,8 @@
-"""The gradient through the solution of an inner problem, by the implicit function theorem; written here alone."""
+"""The gradient through the solution of an inner problem, by the implicit function theorem; written here alone.
+
+Loo, Hasani, Lechner, Rus, "Dataset Distillation with Convexified Implicit Gradients", arXiv:2302.06755;
+Lorraine, Vicol, Duvenaud, arXiv:1911.02590, for hypergradients at large.
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""Class labels as regression targets."""
+"""Class labels as regression targets, centred as in arXiv:2011.00050, appendix D; margins of arXiv:2302.06755."""
 
 import jax
 import jax.numpy as jnp

@@ -1,6 +1,8 @@
 """Solvers of ``A v = b``, ``A`` symmetric positive definite, known as a product ``matvec(v) = A v`` or as a matrix.
 
-Vectors are pytrees. Every solver tells how well it did: ``Solution`` has the residual and whether it is good enough.
+Conjugate gradients (Hestenes and Stiefel, 1952), the Neumann series (arXiv:1911.02590), Adam on the quadratic
+(arXiv:2302.06755), a Cholesky factor. Vectors are pytrees. Every solver tells how well it did: ``Solution`` has the
+residual and whether it is good enough.
 """
 
 import operator

@@ -1,6 +1,7 @@
 """Networks to first order around their parameters, and products with their Jacobian and empirical tangent kernel.
 
 ``apply(params, x [n, ...]) -> [n, k]`` is any network; ``J`` is its Jacobian ``[n k, parameters]`` at ``params0``.
+Lee et al., arXiv:1902.06720, for the model; Jacot et al., arXiv:1806.07572, for the kernel ``J J^T``.
 """
 
 import operator

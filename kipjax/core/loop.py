@@ -16,7 +16,7 @@ __all__ = ["batch_at", "step_keys", "steps", "streamed", "sum_over_blocks"]
 
 
 def step_keys(key: jax.Array, step: int | jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The keys of one step, ``(for the sampler, for the method)``, from the run's key and the step's number alone.
+    """The keys of one step, ``(sampler's [], method's [])``, from the run's key and the step's number alone.
 
     Being a function of the number, they are the same in a run that was interrupted and resumed.
     """

@@ -1,4 +1,7 @@
-"""Losses between predictions and targets, each a mean over examples, and accuracy."""
+"""Losses between predictions and targets, each a mean over examples, and accuracy.
+
+The squared loss is that of KIP (arXiv:2011.00050, equation 7), the scaled cross-entropy RFAD's (arXiv:2210.12067).
+"""
 
 import jax
 import jax.numpy as jnp

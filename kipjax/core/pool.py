@@ -1,4 +1,7 @@
-"""A pool of networks as one stacked pytree: one is drawn at each step, used, trained a little and put back."""
+"""A pool of networks as one stacked pytree: one is drawn at each step, used, trained a little and put back.
+
+FRePo's (arXiv:2206.00719, algorithm 1), which RCIG keeps (arXiv:2302.06755).
+"""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -48,5 +51,5 @@ def get(pool: Pool, index: jax.Array) -> tuple[PyTree, jax.Array]:
 
 
 def put(pool: Pool, index: jax.Array, member: PyTree, age: jax.Array) -> Pool:
-    """The pool with ``member`` at ``index``; all others are left as they are."""
+    """The pool with ``member``, of ``age []`` int32, at ``index []``; all others are left as they are."""
     return jax.tree.map(lambda stack, leaf: stack.at[index].set(leaf), pool, Pool(member, age))

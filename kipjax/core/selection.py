@@ -2,7 +2,8 @@
 
 ``Products`` holds what a rule needs of features ``f(x_i)`` of ``n`` examples in ``k`` classes, so that the features
 themselves may be those of a kernel. Every rule gives ``[k, ipc]`` row numbers; of equal scores the first row wins, and
-a class sees only its own rows.
+a class sees only its own rows. Herding is that of arXiv:1611.07725, algorithm 4; k-center of arXiv:1708.00489;
+forgetting events of arXiv:1812.05159.
 """
 
 from collections.abc import Callable

@@ -92,7 +92,7 @@ def size(over: Mesh | None) -> int:
 
 
 def replicated(x: jax.Array, over: Mesh | None) -> jax.Array:
-    """``x`` on every device of a mesh, wherever it was before; as it is without one, and inside jit."""
+    """``x [...]`` on every device of a mesh, wherever it was before; as it is without one, and inside jit."""
     if size(over) == 1 or over is None or checks.is_traced(x):
         return x
     return jax.device_put(x, NamedSharding(_flat(over), PartitionSpec()))
@@ -232,7 +232,7 @@ class Rows:
     """The rows of one array, divided over the devices of a mesh, for data sets that no single device could hold.
 
     Attributes:
-      parts: the array, with rows of zeros at the end where the devices do not divide it.
+      parts: ``[n, ...]`` the array, with rows of zeros at the end where the devices do not divide it.
       count: rows without those.
       over: the mesh.
     """

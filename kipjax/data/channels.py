@@ -1,4 +1,4 @@
-"""Channel statistics: published or fitted, and the preprocessing that they make."""
+"""Channel statistics: published (with DC, arXiv:2006.05929, and others) or fitted, and the preprocessing they make."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""Starting sets: real images, noise, class means."""
+"""Starting sets: real images, noise (both in arXiv:2011.00050), class means."""
 
 from typing import Any
 

@@ -2,7 +2,7 @@
 
 A ``types.Preprocess`` is fitted on training pixels once (``fit``, or ``standardize``, ``fixed``, ``zca``) and travels
 with the distilled set; ``apply`` and ``invert`` only read it. "ZCA" is not one thing in this field: ``ZCA_VARIANTS``
-holds the definition of each paper, and they are not interchangeable.
+holds the definition of each paper (the first in arXiv:2011.00050, appendix D), and they are not interchangeable.
 """
 
 import functools

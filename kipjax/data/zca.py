@@ -1,4 +1,8 @@
-"""ZCA whitening, which is not one thing in this field: ``ZCA_VARIANTS`` holds the definition of each paper."""
+"""ZCA whitening, which is not one thing in this field: ``ZCA_VARIANTS`` holds the definition of each paper.
+
+KIP arXiv:2011.00050, appendix D, and its sequel arXiv:2107.13034; FRePo arXiv:2206.00719; RFAD arXiv:2210.12067; RCIG
+arXiv:2302.06755.
+"""
 
 from typing import Any, NamedTuple
 

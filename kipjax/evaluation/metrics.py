@@ -1,4 +1,7 @@
-"""How good a distilled set is, in the words of the papers. Accuracies and losses are fractions, not percent."""
+"""How good a distilled set is, in the words of the papers. Accuracies and losses are fractions, not percent.
+
+Closeness of models as in arXiv:2011.00050, section 2; ratios and sizes as each docstring says.
+"""
 
 import itertools
 import math
@@ -152,7 +155,8 @@ def weak_interval(
     upwards.
 
     Args:
-      predictions, other_predictions, y, loss: as in ``weak_epsilon``.
+      predictions, other_predictions, y: ``[n, k]``, as in ``weak_epsilon``.
+      loss: as there.
       level: coverage, between 0 and 1.
       resamples: bootstrap samples.
       seed: draws them.
@@ -172,7 +176,7 @@ def strong_interval(
     resamples: int = 1000,
     seed: int = 0,
 ) -> Interval:
-    """``strong_epsilon`` with a bootstrap interval over the points; arguments as in ``weak_interval``."""
+    """``strong_epsilon`` of ``[n, k]`` predictions, with a bootstrap interval over points; see ``weak_interval``."""
     value = strong_epsilon(predictions, other_predictions, loss)
     return Interval(
         value, *_bootstrap("metrics.strong_interval", loss(predictions, other_predictions), level, resamples, seed)

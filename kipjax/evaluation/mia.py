@@ -75,7 +75,7 @@ class Audit(NamedTuple):
 
 
 def chunk(total: int, index: int, size: int = 10_000) -> np.ndarray:
-    """Rows ``size * index .. size * (index + 1) - 1`` of a training set of ``total`` images in its stored order."""
+    """Row numbers ``[size]``, ``size * index .. size * (index + 1) - 1``, of ``total`` training images as stored."""
     checks.whole("mia.chunk", "size", size)
     checks.whole("mia.chunk", "index", index, 0)
     checks.require(

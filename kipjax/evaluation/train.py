@@ -2,7 +2,8 @@
 
 ``fit`` trains one network by a ``protocols.Protocol`` (``_fit``, whose single step is in ``_step``), ``evaluate`` many,
 on the distilled set and on random real images of the same number, and scores them. Test data are looked at once, at the
-end: where a protocol selects weights it does so on training images that are in no set.
+end: where a protocol selects weights it does so on training images that are in no set. Which paper trains how is in
+``protocols``, DC (arXiv:2006.05929) first.
 """
 
 import functools

@@ -1,4 +1,7 @@
-"""The linear and RBF kernels, kernels of known features; the diagonal and cosine-normalised form of any kernel."""
+"""The linear and RBF kernels, kernels of known features; the diagonal and cosine-normalised form of any kernel.
+
+The first two as in KIP (arXiv:2011.00050); known features as in exact distillation (Chen et al., NeurIPS 2024).
+"""
 
 import dataclasses
 from collections.abc import Callable
@@ -100,7 +103,7 @@ def _inverse_root(x: jax.Array) -> jax.Array:
 
 
 def inner(x1: jax.Array, x2: jax.Array) -> jax.Array:
-    """Inner products at full precision: on GPUs the default keeps three digits of a float32 product."""
+    """``x1 x2^T [n1, n2]`` of ``x1 [n1, p]``, ``x2 [n2, p]``, all digits: on GPUs the default keeps three."""
     return jnp.matmul(x1, x2.T, precision=jax.lax.Precision.HIGHEST)
 
 

@@ -3,7 +3,7 @@
 The state of a pair of images is a covariance and a tangent kernel for every pair of pixels, or for equal pixels alone
 where neither pooling nor the average over pixels mixes them: up to ``(h w)**2`` numbers a pair of images. So the matrix
 is computed in tiles of few pairs, one image against a few, whose state stays in the processor's cache (``_tiles``);
-what happens inside one, layer by layer, is ``_tile``. The networks are built here.
+what happens inside one, layer by layer, is ``_tile``. The networks (arXiv:1904.11955, section 4) are built here.
 """
 
 from collections.abc import Sequence

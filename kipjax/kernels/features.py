@@ -1,4 +1,6 @@
-"""Kernels of a network of finite width: of its last-layer features (FRePo), and its empirical tangent kernel."""
+"""Kernels of a network of finite width: of its last-layer features (FRePo, arXiv:2206.00719, equation 5), and its
+empirical tangent kernel (Jacot et al., arXiv:1806.07572).
+"""
 
 from collections.abc import Callable
 

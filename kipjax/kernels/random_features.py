@@ -1,4 +1,7 @@
-"""The kernel of random networks' features, which approaches the NNGP kernel as they grow in width and number."""
+"""The kernel of random networks' features, which approaches the NNGP kernel as they grow in width and number.
+
+RFAD, arXiv:2210.12067.
+"""
 
 from collections.abc import Callable
 

@@ -59,7 +59,7 @@ def _moments_jvp(primals, tangents):
 
 
 def angle(s: jax.Array, c: jax.Array) -> jax.Array:
-    """``atan2(s, c)`` in 0..pi for ``s >= 0``, to a few roundings; (0, 0) gives pi / 2.
+    """``atan2(s, c)`` in 0..pi for ``s [...] >= 0``, ``c [...]``, to a few roundings; (0, 0) gives pi / 2.
 
     ``atan(t) / t`` on 0..1 is a Chebyshev series in ``t**2`` whose terms fall by a factor of 5.8 each.
     """

@@ -3,7 +3,8 @@
 Paper: Zhou, Nezhadarya, Ba, "Dataset Distillation using Neural Feature Regression", NeurIPS 2022, arXiv:2206.00719.
 
 - At a network of the pool, with last-layer features ``h``: ``P = h_t h_s^T (h_s h_s^T + lambda I)^-1 y_s`` with
-  ``lambda = reg tr(h_s h_s^T) / n``. The gradient goes through ``h_s``, ``y_s`` and the trace; the network is fixed.
+  ``lambda = reg tr(h_s h_s^T) / n``. The gradient goes through ``h_s``, ``y_s`` and the trace; the network is fixed
+  (equation 5).
 - Outer loss: ``mean over targets of 1/2 |P - y_t|^2`` (summed over classes) minus the margin of the labels.
 - LAMB on images and labels, its rate falling to a tenth along a cosine; one Adam step for the network.
 

@@ -50,7 +50,7 @@ class Learned(NamedTuple):
 
 
 class State(NamedTuple):
-    """What is learned, with labels that may be fixed; the optimizer's state; a ``blank`` image, for its shape."""
+    """What is learned, with labels that may be fixed; the optimizer's state; an image ``blank [...]`` for its shape."""
 
     learned: Learned
     opt_state: optax.OptState

@@ -59,7 +59,7 @@ class Frozen(NamedTuple):
 
 
 class State(NamedTuple):
-    """What is learned, the optimizer's state, the best set so far if there is validation, steps taken, corruption."""
+    """What is learned, the optimizer's state, with validation the best set so far, ``count []`` steps, corruption."""
 
     learned: Learned
     opt_state: optax.OptState

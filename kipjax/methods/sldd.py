@@ -2,7 +2,7 @@
 
 Paper: Sucholutsky, Schonlau, "Soft-Label Dataset Distillation and Text Dataset Distillation", arXiv:1910.02551.
 
-All is as in ``dd`` but for the targets of the inner loss, a learned vector for each image::
+Algorithm 1 is that of ``dd`` but for the targets of the inner loss, a learned vector for each image::
 
     l(x~, y~; theta) = mean_i sum_c y~_ic (-log softmax(f_theta(x~_i))_c)
 

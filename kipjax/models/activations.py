@@ -1,4 +1,7 @@
-"""Activations by name, elementwise ``[...] -> [...]``; the relu family, and smooth ones for second derivatives."""
+"""Activations by name, elementwise ``[...] -> [...]``; the relu family, and smooth ones for second derivatives.
+
+The softplus of RCIG (arXiv:2302.06755); the others are those of DC's ablation (arXiv:2006.05929).
+"""
 
 import functools
 from collections.abc import Callable

@@ -1,4 +1,7 @@
-"""What all networks share: their options, and features followed by a dense head."""
+"""What all networks share: their options, and features followed by a dense head.
+
+The head on cosines is that of LUCIR (Hou et al., CVPR 2019).
+"""
 
 import jax
 import jax.numpy as jnp

@@ -2,6 +2,7 @@
 
 An ``Init`` serves convolutions ``[kh, kw, c, p]`` and dense layers ``[d, p]`` alike, with ``fan_in = kh kw c`` or
 ``d``. Parameters are plain weights ("standard parametrisation"): the scale is in the draw, not in the layer.
+``INITS`` names each one's papers, from DC (arXiv:2006.05929) to RCIG (arXiv:2302.06755).
 """
 
 from collections.abc import Callable

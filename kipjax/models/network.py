@@ -88,7 +88,7 @@ def split_head(params: PyTree) -> tuple[PyTree, jax.Array]:
 
 
 def join_head(body: PyTree, kernel: jax.Array) -> PyTree:
-    """The inverse of ``split_head``."""
+    """The inverse of ``split_head``: all parameters, from those of ``body`` and ``kernel [p, k]``."""
     return {**body, "head": {**body["head"], "kernel": kernel}}
 
 

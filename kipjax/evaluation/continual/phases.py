@@ -1,4 +1,7 @@
-"""Sequences of phases: the classes of a data set in groups, or data sets one after the other."""
+"""Sequences of phases: the classes of a data set in groups, or data sets one after the other.
+
+Groups as in iCaRL (arXiv:1611.07725) and Mnemonics (arXiv:2002.10211), data sets as in DC (arXiv:2006.05929).
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -28,7 +31,7 @@ class Phase(NamedTuple):
 
 
 def class_order(num_classes: int, seed: int = 1993) -> np.ndarray:
-    """NumPy's permutation of the classes for a seed: 1993 in Mnemonics and LUCIR, 0 to 4 in DM.
+    """NumPy's permutation ``[k]`` of the ``k`` classes for a seed: 1993 in Mnemonics and LUCIR, 0 to 4 in DM.
 
     Example:
       >>> class_order(5, 0).tolist()
@@ -45,7 +48,7 @@ def split(task: Task, *, phases: int, first: int = 0, order: Sequence[int] | np.
       task: the data.
       phases: how many have equally many classes.
       first: classes in a phase before those (Mnemonics: half of all); 0 for no such phase.
-      order: of the classes; ascending unless given.
+      order: ``[k]``, of the classes; ascending unless given.
 
     Returns:
       ``phases`` of them, and one more with ``first``. Labels stay what they are.

@@ -1,4 +1,4 @@
-"""Phase after phase: learn, keep a little, and be tested on all that came so far."""
+"""Phase after phase: learn, keep a little, be tested on all that came so far (arXiv:1611.07725, arXiv:2002.10211)."""
 
 import functools
 from collections.abc import Sequence
