@@ -259,8 +259,8 @@ def make(
     for name, value in rates.items():
         checks.at_least(where, name, value, 0.0, strict=True)
     checks.within(where, "alpha", alpha, 0.0, 1.0)
-    adams = (optax.adam(rate) for rate in (learning_rate, model_learning_rate, scale_learning_rate))
-    options = _Options(*adams, learn_labels, inner_step_size, reg, alpha)
+    of_labels, of_model, of_scale = (optax.adam(r) for r in (learning_rate, model_learning_rate, scale_learning_rate))
+    options = _Options(of_labels, of_model, of_scale, learn_labels, inner_step_size, reg, alpha)
     take = {"ridge": _ridge_step, "second_order": _second_order_step}[form]
 
     def init(key, distilled0):
@@ -270,7 +270,7 @@ def make(
         m, k = y.shape
         y = jnp.full_like(y, 1 / k) if learn_labels else y
         errors = watch(window or patience_for(m, k), x.dtype)
-        return State(x, y, options.of_labels.init(y), _fresh(key, model, x, k, options), errors)
+        return State(x, y, of_labels.init(y), _fresh(key, model, x, k, options), errors)
 
     def step(key, state, batch):
         checks.same_classes(where, "the set's y", state.y, "batch.y", batch.y)
