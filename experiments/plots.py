@@ -26,7 +26,7 @@ __all__ = ["corruption", "covariance", "draw", "images", "sizes", "sweep", "trai
 
 FLAGS = flags.FLAGS
 _POINTS = 200  # of a training curve
-_BAND = "test accuracy, % (band: one standard deviation)"
+_BAND = "test accuracy, % ± std"
 
 
 def define() -> None:

@@ -101,9 +101,10 @@ def test_runs_of_one_name_and_runs_of_other_choices_are_kept_apart(runs, tmp_pat
     assert len(set(written)) == len(written)
     assert {"kip-ipc1-training.png", "kip-ipc1_2-training.png"} <= set(drawn)
     ((label, curves),) = drawn["all-sizes.png"].items()
-    assert "%" in label and {"coreset herding, digits, fc1 ntk (n=2)", "coreset k_means, digits, fc1 ntk (n=2)"} < set(
-        curves
-    )
+    assert label.endswith("% ± std") and {
+        "coreset herding, digits, fc1 ntk (n=2)",
+        "coreset k_means, digits, fc1 ntk (n=2)",
+    } < set(curves)
     assert {name.rsplit(" (n=", 1)[0] for name in curves} >= {"kip, digits, fc1 ntk", "random subset, digits, fc1 ntk"}
 
 
