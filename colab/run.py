@@ -5,6 +5,8 @@ python colab/run.py rcig       # one
 
 Code cells run in order in one namespace, as a kernel would run them. What a cell prints and the figures that it leaves
 open become its outputs. The same results give the same bytes. The tests run the notebooks through ``execute``.
+
+The first code cell, which installs kipjax, is written too, with the address in pyproject.toml's ``[project.urls]``.
 """
 
 import base64
@@ -15,11 +17,34 @@ import os
 import pathlib
 import sys
 import tempfile
+import tomllib
 
 os.environ.setdefault("MPLBACKEND", "agg")
 
 FOLDER = pathlib.Path(__file__).resolve().parent
 NAMES = ("quickstart", "rcig", "methods", "applications")
+INSTALL = """\
+# Finds kipjax where it is installed or in the clone around this notebook; anywhere else, as on Colab, installs it.
+import importlib.util
+import pathlib
+import subprocess
+import sys
+
+SOURCE = "{source}"  # the address of the repository for pip; colab/run.py writes it here
+if importlib.util.find_spec("kipjax") is None:
+    clones = [str(folder) for folder in pathlib.Path.cwd().parents if (folder / "kipjax" / "types.py").exists()]
+    sys.path[:0] = clones[:1]
+    if not clones and not SOURCE:
+        raise ImportError("kipjax is not here: open this notebook in a clone, or set SOURCE to its repository")
+    if not clones:
+        subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", SOURCE], check=True)"""
+
+
+def install() -> str:
+    """The first code cell, with ``Repository`` of the project's addresses; empty until there is a public one."""
+    project = tomllib.loads((FOLDER.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    address = project.get("urls", {}).get("Repository", "")
+    return INSTALL.replace("{source}", address and f"git+{address}")
 
 
 def execute(notebook: dict) -> list[list[dict]]:
@@ -76,6 +101,7 @@ def main(names: list[str]) -> None:
         sys.exit(f"error: no notebook {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")
     for name in names or NAMES:
         notebook = load(name)
+        cells(notebook)[0]["source"] = install().splitlines(keepends=True)
         for count, (cell, found) in enumerate(zip(cells(notebook), execute(notebook)), start=1):
             cell["outputs"], cell["execution_count"] = found, count
         save(name, notebook)

@@ -4,22 +4,26 @@ import pathlib
 
 from kipjax import data, evaluation, kernels, methods, models
 
-__all__ = ["configs", "lines"]
+__all__ = ["configs", "lines", "names"]
 
 _ROOT = pathlib.Path(__file__).parent.parent
 
 
-def lines() -> list[str]:
-    """``KIND, tab, NAME`` of every method, kernel, network, data set, protocol and config."""
-    kinds = {
+def names() -> dict[str, list[str]]:
+    """By kind: every method, kernel, architecture, dataset, protocol and config."""
+    return {
         "method": sorted(methods.METHODS),
-        "kernel": kernels.names(),
-        "network": models.names(),
-        "data set": [*data.KNOWN, "tfds:<name>", "<path>"],
+        "kernel": list(kernels.names()),
+        "architecture": list(models.names()),
+        "dataset": [*data.KNOWN, "tfds:<name>", "<path>"],
         "protocol": sorted(evaluation.PROTOCOLS),
         "config": configs(),
     }
-    return [f"{kind}\t{name}" for kind, names in kinds.items() for name in names]
+
+
+def lines() -> list[str]:
+    """``KIND, tab, NAME`` of every one of them."""
+    return [f"{kind}\t{name}" for kind, some in names().items() for name in some]
 
 
 def configs() -> list[str]:

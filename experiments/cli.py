@@ -2,6 +2,7 @@
 
 import errno
 import io
+import json
 import os
 import re
 import sys
@@ -39,7 +40,8 @@ def run(main: Callable[[], None], define: Callable[[], None] = lambda: None) -> 
 
     Absl keeps one table of flags for the whole process, so a script that others import defines its own in ``define``.
 
-    ``--help`` shows what the script is and its flags, ``--list`` all names that flags and configs take.
+    ``--help`` shows what the script is, its flags and the configs; ``--list`` all names that flags and configs take, a
+    kind and a name in each line with a tab between, ``--list=json`` as one object.
 
     Exit status: 0 when ``main`` returned; 2 for a wrong flag, argument or missing input; 3 for a computation that left
     the finite numbers; 4 for a full disk, a folder without permission and the like; 5 when another process of the
@@ -52,8 +54,10 @@ def run(main: Callable[[], None], define: Callable[[], None] = lambda: None) -> 
     define()
     asked = {flag.lstrip("-") for flag in sys.argv[1:]}
     try:
-        if asked & {"help", "h", "helpshort", "helpfull", "list"}:
-            print("\n".join(catalogue.lines()) if "list" in asked else _help())
+        if asked & {"list", "list=tsv", "list=json"}:
+            print(json.dumps(catalogue.names(), indent=1) if "list=json" in asked else "\n".join(catalogue.lines()))
+        elif asked & {"help", "h", "helpshort", "helpfull"}:
+            print(_help())
         else:
             _parse(sys.argv)
             main()
@@ -80,7 +84,7 @@ def run(main: Callable[[], None], define: Callable[[], None] = lambda: None) -> 
 
 
 def _help():
-    """The script's docstring, its own flags in a line each, and the folders of configs."""
+    """The script's docstring, its own flags in a line each, and the configs."""
     main = sys.modules["__main__"]
     own = sorted(flags.FLAGS.get_key_flags_for_module(main), key=lambda flag: flag.name)
     lines = [(main.__doc__ or "").strip(), "", "flags:"]
@@ -92,10 +96,17 @@ def _help():
             subsequent_indent=" " * 19,
         )
     if "config" in flags.FLAGS:
-        by_method = sorted({path.split("/")[1] for path in catalogue.configs()})
-        text = f"configs, in configs/: {', '.join(by_method)}; --list shows each of them, and every other name"
-        lines += ["", *textwrap.wrap(text, 118, subsequent_indent="  ")]
+        lines += ["", "configs, as --config=configs/METHOD/NAME.py (--list shows every other name):", *_configs()]
     return "\n".join(lines)
+
+
+def _configs():
+    """A line for each method with the names of its configs."""
+    names: dict[str, list[str]] = {}
+    for path in catalogue.configs():
+        _, method, file = path.split("/")
+        names.setdefault(method, []).append(file.removesuffix(".py"))
+    return [f"  {method:<16} {' '.join(some)}" for method, some in names.items()]
 
 
 def _parse(argv):

@@ -64,8 +64,13 @@ def read(path: str) -> Any:
 
 
 def label(run: Run) -> str:
-    """``METHOD, DATA SET, KERNEL or NETWORK`` of a run."""
-    return f"{run.config['method']['name']}, {os.path.basename(run.config['data']['name'])}, {origin(run.config)}"
+    """``METHOD and what it was told to be, DATA SET, KERNEL or NETWORK`` of a run."""
+    method = run.config["method"]
+    told = (method.get(choice) for choice in ("select", "start", "form", "curriculum"))
+    words = [method["name"], *(str(word) for word in told if word)]
+    words += ["with labels"] if method.get("learn_labels") else []
+    words += [f"rho {method['rho']:g}"] if method.get("rho") else []
+    return f"{' '.join(words)}, {os.path.basename(run.config['data']['name'])}, {origin(run.config)}"
 
 
 def origin(config: dict[str, Any]) -> str:

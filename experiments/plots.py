@@ -26,6 +26,7 @@ __all__ = ["corruption", "covariance", "draw", "images", "sizes", "sweep", "trai
 
 FLAGS = flags.FLAGS
 _POINTS = 200  # of a training curve
+_BAND = "test accuracy, % ± std"
 
 
 def define() -> None:
@@ -50,8 +51,12 @@ def draw(found: gather.Found, out: str) -> list[str]:
     written: list[str] = []
 
     def path(name: str, kind: str) -> str:
-        written.append(os.path.join(out, f"{name.replace('/', '-')}-{kind}.png"))
-        return written[-1]
+        """A file of its own: runs of several folders may have one name."""
+        stem, number = os.path.join(out, name.replace("/", "-")), 1
+        while (file := f"{stem}{'' if number == 1 else f'_{number}'}-{kind}.png") in written:
+            number += 1
+        written.append(file)
+        return file
 
     for run in found.runs:
         for number, file in enumerate(run.artifacts()):
@@ -96,7 +101,8 @@ def covariance(path: str, made: artifacts.Artifact) -> None:
     names = [str(name) for name in made.meta.get("class_names") or range(k)]
     charts.matrix(
         path, (original - original.mean(axis=0)).T @ (y - y.mean(axis=0)) / len(y), rows=names, columns=names,
-        x_label="learned label", y_label="original label", unit="covariance", diverging=True, digits=3,
+        x_label="learned label", y_label="original label", unit=f"covariance over {len(y)} images",
+        diverging=True, digits=3,
     )  # fmt: skip
 
 
@@ -106,8 +112,9 @@ def training(path: str, lines: Sequence[dict[str, Any]]) -> None:
     panels = {}
     for name in names[:4]:
         points = _numbers(lines, name)
-        chosen = points[:: -(-len(points) // _POINTS)]
-        panels[name] = {name: charts.Curve(*zip(*chosen))}
+        steps, values = zip(*points[:: -(-len(points) // _POINTS)])
+        own, scale = (f"{name}, %", 100) if "accuracy" in name else (name.replace("_", " "), 1)
+        panels[own] = {own: charts.Curve(steps, [scale * value for value in values])}
     checks.require(bool(panels), path, "the log has no numbers to draw")
     charts.curves(path, panels, x_label="step")
 
@@ -125,7 +132,7 @@ def _curves(runs):
             own = (
                 gather.label(run)
                 if result["trained_on"] == "distilled"
-                else f"{result['trained_on']}, {result['model']}"
+                else f"{result['trained_on']}, {os.path.basename(run.config['data']['name'])}, {result['model']}"
             )
             found.setdefault(own, {}).setdefault(result["size"], []).extend(result["accuracies"])
     return {name: by_size for name, by_size in found.items() if len(by_size) > 1}
@@ -137,8 +144,14 @@ def sizes(path: str, found: dict[str, dict[int, list[float]]]) -> None:
     for name, by_size in found.items():
         at = sorted(by_size)
         some = [metrics.summarize(100 * a for a in by_size[size]) for size in at]
-        curves[name] = charts.Curve(at, [s.mean for s in some], [s.std for s in some])
-    charts.curves(path, {"test accuracy, %": curves}, x_label="images", log_x=True)
+        curves[f"{name} ({_n(some)})"] = charts.Curve(at, [s.mean for s in some], [s.std for s in some])
+    charts.curves(path, {_BAND: curves}, x_label="images in the set", log_x=True)
+
+
+def _n(summaries):
+    """``n=5``, or the fewest and the most values that were averaged."""
+    low, high = min(s.n for s in summaries), max(s.n for s in summaries)
+    return f"n={low}" if low == high else f"n={low}..{high}"
 
 
 def transfer(path: str, rows: Sequence[dict[str, Any]]) -> None:
@@ -148,7 +161,10 @@ def transfer(path: str, rows: Sequence[dict[str, Any]]) -> None:
         found.setdefault(_trained_with(row), {}).setdefault(row["model"], 100 * row["accuracy"]["mean"])
     columns = list(dict.fromkeys(row["model"] for row in rows))
     values = [[some.get(column, np.nan) for column in columns] for some in found.values()]
-    charts.matrix(path, values, rows=list(found), columns=columns, x_label="tested with", y_label="trained with")
+    charts.matrix(
+        path, values, rows=list(found), columns=columns, x_label="tested with", y_label="trained with",
+        unit=f"test accuracy, % ({_n([metrics.summarize(row['accuracies']) for row in rows])})",
+    )  # fmt: skip
 
 
 def _trained_with(row):
@@ -169,8 +185,9 @@ def corruption(path: str, rows: Sequence[dict[str, Any]]) -> None:
         fractions = sorted({row["rho"] for row in own})
         values = [[100 * a for row in own if row["rho"] == rho for a in row["accuracies"]] for rho in fractions]
         found = [metrics.summarize(some) for some in values]
-        curves[f"{arch}, {name}"] = charts.Curve(fractions, [s.mean for s in found], [s.std for s in found])
-    charts.curves(path, {"test accuracy, %": curves}, x_label="fraction of corrupted coordinates")
+        own = f"{arch}, {name} ({_n(found)})"
+        curves[own] = charts.Curve(fractions, [s.mean for s in found], [s.std for s in found])
+    charts.curves(path, {_BAND: curves}, x_label="fraction of corrupted coordinates")
 
 
 def sweep(path: str, cells: Sequence[dict[str, Any]]) -> None:
@@ -180,14 +197,16 @@ def sweep(path: str, cells: Sequence[dict[str, Any]]) -> None:
     *first, last = fields
     rows = list(dict.fromkeys(tuple(cell["fields"][f] for f in first) for cell in cells))
     columns = list(dict.fromkeys(cell["fields"][last] for cell in cells))
-    values = np.full((len(rows), len(columns)), np.nan)
+    values, scored = np.full((len(rows), len(columns)), np.nan), []
     for cell in cells:
         if "results" in cell:
             at = rows.index(tuple(cell["fields"][f] for f in first)), columns.index(cell["fields"][last])
-            values[at] = 100 * cell["results"][0]["accuracy"]["mean"]
+            scored.append(metrics.summarize(100 * a for a in cell["results"][0]["accuracies"]))
+            values[at] = scored[-1].mean
+    checks.require(bool(scored), path, "every run of the sweep diverged; there is nothing to draw")
     charts.matrix(
         path, values, rows=[", ".join(map(str, row)) for row in rows], columns=[str(c) for c in columns],
-        x_label=last, y_label=", ".join(first),
+        x_label=last, y_label=", ".join(first), unit=f"test accuracy, % ({_n(scored)})",
     )  # fmt: skip
 
 

@@ -5,6 +5,8 @@ import base64
 import importlib.util
 import pathlib
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -34,7 +36,43 @@ def test_it_is_a_notebook_of_format_4_5(name):
         assert cell["cell_type"] in ("code", "markdown") and cell["metadata"] == {}
         assert all(isinstance(line, str) and line.endswith("\n") for line in cell["source"][:-1])
         assert cell["source"][-1].strip() == cell["source"][-1].rstrip("\n").strip() and cell["source"][-1][-1] != "\n"
-    assert notebook["cells"][0]["cell_type"] == "markdown" and "find_spec" in "".join(run.cells(notebook)[0]["source"])
+    assert notebook["cells"][0]["cell_type"] == "markdown"
+
+
+@pytest.mark.parametrize("name", run.NAMES)
+def test_its_first_cell_is_the_one_that_installs(name):
+    assert "".join(run.cells(run.load(name))[0]["source"]) == run.install()
+
+
+@pytest.mark.parametrize("where", ["installed", "clone", "colab", "nowhere"])
+def test_what_installs(where, tmp_path, monkeypatch):
+    """Nothing is installed where kipjax is at hand, as in a clone without a network."""
+    called = []
+    monkeypatch.setattr(subprocess, "run", lambda command, **_: called.append(command[1:]))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    if where != "installed":
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    (tmp_path / "colab").mkdir()
+    monkeypatch.chdir(tmp_path / "colab")
+    if where == "clone":
+        (tmp_path / "kipjax").mkdir()
+        (tmp_path / "kipjax" / "types.py").touch()
+    source = "git+https://somewhere/kipjax"
+    cell = run.INSTALL.replace("{source}", source if where == "colab" else "")
+    before = list(sys.path)
+    if where == "nowhere":
+        with pytest.raises(ImportError, match="set SOURCE"):
+            exec(cell, {})
+    else:
+        exec(cell, {})
+    assert called == ([["-m", "pip", "install", "--quiet", source]] if where == "colab" else [])
+    assert sys.path == ([str(tmp_path)] if where == "clone" else []) + before
+
+
+def test_the_address_is_that_of_the_project(tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "FOLDER", tmp_path / "colab")
+    (tmp_path / "pyproject.toml").write_text('[project.urls]\nRepository = "https://somewhere/kipjax"\n')
+    assert 'SOURCE = "git+https://somewhere/kipjax"  #' in run.install()
 
 
 @pytest.mark.parametrize("name", run.NAMES)

@@ -33,6 +33,8 @@ def test_the_python_examples_run_as_they_stand():
 def test_named_files_exist():
     for path in re.findall(r"`((?:kipjax|configs|experiments|colab)/[\w/.]*)`", TEXT):
         assert (ROOT / path).exists(), path
+    pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", TEXT)
+    assert pictures and all((ROOT / path).read_bytes().startswith(b"\x89PNG") for path in pictures)
     for module in re.findall(r"python -m ([\w.]+)", TEXT):
         assert (ROOT / (module.replace(".", "/") + ".py")).exists(), module
 

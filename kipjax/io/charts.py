@@ -1,5 +1,6 @@
 """Plots of results: curves with their spread, clouds of points, matrices. As in ``plots``, pyplot is never imported."""
 
+import itertools
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -32,7 +33,8 @@ def curves(
 
     Args:
       path: the PNG file.
-      panels: ``{y label: {name: Curve}}``; a name has the same colour in all panels.
+      panels: ``{y label: {name: Curve}}``; a name has the same colour in all panels. Curves that are called what their
+        axis is called, one in each panel, need no legend.
       x_label: what all have on the x axis; ``log_x`` makes it logarithmic.
       level: a value of y to compare with, dashed in the last panel.
 
@@ -50,11 +52,12 @@ def curves(
             axis.plot(x, mean, "o-" if len(x) <= 30 else "-", color=color, markersize=4, label=name)
             axis.fill_between(x, mean - std, mean + std, color=color, alpha=0.2, linewidth=0)
         if log_x:
-            axis.set_xscale("log")
+            _log(axis, sorted({float(x) for curve in some.values() for x in curve.x}))
         _describe(axis, x_label, y_label)
     if level is not None:
         axes[-1].axhline(level, color="0.5", linestyle="--", linewidth=1)
-    _save("charts.curves", path, figure, axes)
+    told = all(list(some) == [y_label] for y_label, some in panels.items())  # by the axes already
+    _save("charts.curves", path, figure, axes[:0] if told else axes)
 
 
 def points(
@@ -162,6 +165,14 @@ def _figure(panels: int, size: tuple[float, float] = (4.8, 3.8)) -> tuple[Any, l
     return figure, list(figure.subplots(1, panels, squeeze=False)[0])
 
 
+def _log(axis: Any, values: list[float]) -> None:
+    """A logarithmic x axis, with a tick at each value where they are few and apart."""
+    axis.set_xscale("log")
+    if 1 < len(values) <= 8 and all(0 < 1.3 * a <= b for a, b in itertools.pairwise(values)):
+        axis.set_xticks(values, [f"{value:g}" for value in values])
+        axis.set_xticks([], minor=True)
+
+
 def _describe(axis: Any, x_label: str, y_label: str) -> None:
     axis.set_xlabel(x_label, parse_math=False)
     axis.set_ylabel(y_label, parse_math=False)
@@ -169,7 +180,7 @@ def _describe(axis: Any, x_label: str, y_label: str) -> None:
 
 
 def _save(where: str, path: str | os.PathLike, figure: Any, axes: list[Any]) -> None:
-    legend = axes[0].legend(fontsize=8)
-    for text in legend.get_texts():
-        text.set_parse_math(False)
+    for axis in axes[:1]:
+        for text in axis.legend(fontsize=8).get_texts():
+            text.set_parse_math(False)
     _files.atomic_write(where, path, lambda file: figure.savefig(file, format="png"))

@@ -1,5 +1,6 @@
 """Every script explains itself within a screen, and lists the names that it takes."""
 
+import json
 import os
 import pathlib
 import subprocess
@@ -32,6 +33,13 @@ def test_help_fits_a_screen(script):
     assert f"python -m experiments.{script}" in done.stdout and "\nflags:\n  --" in done.stdout
 
 
+def test_help_lists_the_configs():
+    _, _, configs = call("distill", "--help").stdout.partition("\nconfigs")
+    listed = {method: names for method, *names in (line.split() for line in configs.splitlines()[1:])}
+    files = [path for path in (ROOT / "configs").glob("*/*.py") if path.stem != "__init__"]
+    assert len(files) > 50 and all(path.stem in listed[path.parent.name] for path in files)
+
+
 def test_list_shows_every_name():
     done = call("distill", "--list")
     assert done.returncode == 0
@@ -39,9 +47,11 @@ def test_list_shows_every_name():
     assert all(len(row) == 2 for row in rows)
     shown = {kind: {name for k, name in rows if k == kind} for kind, _ in rows}
     assert shown["method"] == set(methods.METHODS) and shown["kernel"] == set(kernels.names())
-    assert shown["network"] == set(models.names()) and shown["protocol"] == set(evaluation.PROTOCOLS)
-    assert shown["data set"] > set(data.KNOWN)
+    assert shown["architecture"] == set(models.names()) and shown["protocol"] == set(evaluation.PROTOCOLS)
+    assert shown["dataset"] > set(data.KNOWN)
     assert "configs/kip/digits.py" in shown["config"] and all((ROOT / name).is_file() for name in shown["config"])
+    whole = json.loads(call("distill", "--list=json").stdout)
+    assert {kind: set(names) for kind, names in whole.items()} == shown
 
 
 def test_a_reader_that_has_enough_is_no_traceback():

@@ -85,6 +85,29 @@ def test_every_figure_is_drawn(runs, tmp_path):
             assert image.size[0] > 100 and len(image.getcolors(10**6)) > 5, path
 
 
+def test_runs_of_one_name_and_runs_of_other_choices_are_kept_apart(runs, tmp_path, monkeypatch):
+    """Two folders may have runs of the same name; two ways to choose a coreset are two curves."""
+    drawn = {}
+    monkeypatch.setattr(charts, "curves", lambda path, panels, **words: drawn.update({path.split("/")[-1]: panels}))
+    found = gather.below([str(runs)])
+
+    def coreset(select, size, accuracy):
+        run = found.runs[0]
+        config = run.config | {"method": {"name": "coreset", "select": select}}
+        return run._replace(config=config, summary=run.summary | {"results": [result("distilled", size, accuracy)]})
+
+    chosen = [coreset(select, size, [0.1, 0.2]) for select in ("herding", "k_means") for size in (10, 20)]
+    written = plots.draw(found._replace(runs=[*found.runs, *found.runs[:1], *chosen]), str(tmp_path))
+    assert len(set(written)) == len(written)
+    assert {"kip-ipc1-training.png", "kip-ipc1_2-training.png"} <= set(drawn)
+    ((label, curves),) = drawn["all-sizes.png"].items()
+    assert label.endswith("% ± std") and {
+        "coreset herding, digits, fc1 ntk (n=2)",
+        "coreset k_means, digits, fc1 ntk (n=2)",
+    } < set(curves)
+    assert {name.rsplit(" (n=", 1)[0] for name in curves} >= {"kip, digits, fc1 ntk", "random subset, digits, fc1 ntk"}
+
+
 def test_the_covariance_is_that_of_original_and_learned_labels(runs, tmp_path, monkeypatch):
     drawn = {}
     monkeypatch.setattr(charts, "matrix", lambda path, values, **names: drawn.update(values=values, **names))
@@ -102,6 +125,7 @@ def test_the_sweep_is_a_matrix_with_a_hole_where_it_diverged(runs, monkeypatch):
     plots.sweep("somewhere", gather.below([str(runs)]).sweeps["sweep"])
     np.testing.assert_allclose(drawn["values"], [[0, 20, 200], [20, 40, np.nan]])
     assert (drawn["rows"], drawn["columns"]) == (["0", "2"], ["0", "2", "20"])
+    assert drawn["unit"] == "test accuracy, % (n=1)"
     assert (drawn["x_label"], drawn["y_label"]) == ("method.hessian_steps", "method.inner_steps")
 
 

@@ -15,6 +15,19 @@ def test_curves_and_points_are_pngs(tmp_path):
         assert (tmp_path / name).read_bytes()[1:4] == b"PNG"
 
 
+def test_few_values_are_the_ticks_and_a_told_name_needs_no_legend(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(charts._files, "atomic_write", lambda where, path, write: None)
+    make = charts._figure
+    monkeypatch.setattr(charts, "_figure", lambda *args: figures.append(make(*args)) or figures[-1])
+    charts.curves("a", {"loss": {"loss": charts.Curve([10, 100, 500], [3, 2, 1])}}, x_label="images", log_x=True)
+    charts.curves("b", {"loss": {"kip": charts.Curve([10, 11], [3, 2])}}, x_label="images", log_x=True)
+    (alone,), (named,) = figures[0][1], figures[1][1]
+    assert [text.get_text() for text in alone.get_xticklabels()] == ["10", "100", "500"]
+    assert alone.get_legend() is None and named.get_legend().get_texts()[0].get_text() == "kip"
+    assert alone.get_xlabel() == "images" and alone.get_ylabel() == "loss"
+
+
 def test_what_does_not_fit_is_refused(tmp_path):
     path = tmp_path / "none.png"
     with pytest.raises(checks.InputError, match="nothing to plot"):
