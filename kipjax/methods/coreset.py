@@ -27,6 +27,7 @@ from kipjax import checks
 from kipjax.core import krr, losses, precision, selection
 from kipjax.data import draw
 from kipjax.kernels.basic import FeatureMap, diagonal, flatten, inner
+from kipjax.methods import _inputs
 from kipjax.types import Batch, Distilled, KernelFn, Method
 
 __all__ = ["SELECTIONS", "Info", "State", "clusters", "make", "products"]
@@ -139,8 +140,7 @@ def make(
 
 def start(where: str, distilled0: Distilled, *, one: bool = False) -> State:
     """The state before the step; with ``one``, ``m`` must be ``k``."""
-    checks.same_length(where, "x", distilled0.x, "y", distilled0.y)
-    x, y = (jnp.array(a, jnp.result_type(a, jnp.float32)) for a in distilled0[:2])  # copies: a state may be donated
+    x, y = _inputs.start(where, distilled0)
     checks.divides(where, "number of points", x.shape[0], "number of classes", y.shape[1])
     checks.require(
         not one or x.shape[0] == y.shape[1],
@@ -152,8 +152,7 @@ def start(where: str, distilled0: Distilled, *, one: bool = False) -> State:
 
 def check_batch(where: str, state: State, batch: Batch) -> None:
     """The batch must fit the set, and each class have as many images as are to be chosen."""
-    checks.same_classes(where, "y_s", state.y, "y_t", batch.y)
-    checks.same_example_shape(where, "x_s", state.x, "x_t", batch.x)
+    _inputs.fit(where, state.x, state.y, batch)
     m, n = state.x.shape[0], batch.x.shape[0]
     checks.require(m <= n, where, f"{m} images cannot be chosen from a batch of {n}; give a larger one, or lower ipc")
     if not checks.is_traced(batch.y):

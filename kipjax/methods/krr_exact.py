@@ -29,7 +29,7 @@ from jax import lax
 from kipjax import checks
 from kipjax.core import exact, precision
 from kipjax.kernels.basic import FeatureMap
-from kipjax.methods import _teacher
+from kipjax.methods import _inputs, _teacher
 from kipjax.types import Distilled, KernelFn, Method
 
 __all__ = ["IMAGES", "LABELS", "RELABEL", "Info", "State", "make"]
@@ -121,8 +121,7 @@ def make(
 
     def init(key, distilled0):
         del key
-        checks.same_length("krr_exact.init", "x", distilled0.x, "y", distilled0.y)
-        x, y = (jnp.array(a, jnp.result_type(a, jnp.float32)) for a in distilled0[:2])  # copies: a state may be donated
+        x, y = _inputs.start("krr_exact.init", distilled0)
         if images != "fixed":
             _check_reachable("krr_exact.init", feature_map, x.shape[1:], relabel)
             _check_labels("krr_exact.init", y, labels)
@@ -130,9 +129,7 @@ def make(
         return State(x, y, jnp.zeros((p, y.shape[1]), x.dtype), jnp.asarray(reg, x.dtype))
 
     def step(key, state, batch):
-        checks.same_classes("krr_exact.step", "y_s", state.y, "y_t", batch.y)
-        checks.same_example_shape("krr_exact.step", "x_s", state.x, "x_t", batch.x)
-        checks.require(batch.x.shape[0] > 0, "krr_exact.step", "the batch is empty; it must hold the targets")
+        _inputs.fit("krr_exact.step", state.x, state.y, batch)
         _check_convention("krr_exact.step", state.y, batch.y, labels, images)
         teacher_key, noise_key = jax.random.split(key)
         split = _teacher.hold_out(teacher_key, batch, validation)

@@ -60,9 +60,15 @@ def forward(model: nn.Module, variables: dict[str, PyTree], x: jax.Array) -> Any
 def train_forward(
     model: nn.Module, variables: dict[str, PyTree], x: jax.Array, **rngs: jax.Array
 ) -> tuple[jax.Array, dict[str, PyTree]]:
-    """``(logits [n, k], statistics)`` in training mode; ``statistics`` are the updated collections besides params."""
+    """``(logits [n, k], statistics)`` in training mode; ``statistics`` are the updated collections besides params.
+
+    They keep their types, whatever that of ``x`` is, so that training can be a loop.
+    """
     logits, statistics = model.apply(variables, x, train=True, mutable=_collections(variables), rngs=rngs)
-    return logits, dict(statistics)
+    return logits, {
+        name: jax.tree.map(lambda new, old: new.astype(old.dtype), found, variables[name])
+        for name, found in dict(statistics).items()
+    }
 
 
 def require_outputs(where: str, model: nn.Module, x: jax.Array, k: int) -> None:

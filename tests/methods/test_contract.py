@@ -171,6 +171,28 @@ def test_step_keeps_structure_shapes_and_dtypes(parts):
     assert made.x.dtype == start.x.dtype and made.y.dtype == start.y.dtype
 
 
+MIXED = [("float32", "float64", "float32", "float64"), ("float32", "float32", "float64", "float32")]
+
+
+@pytest.mark.parametrize(
+    ("name", "types"), [(name, MIXED[0]) for name in CASES] + [(name, MIXED[1]) for name in sorted(FIRST)]
+)
+def test_a_state_has_one_type_whatever_the_inputs_have(name, types, x64):
+    """Where 64-bit types are on images often come in 32 bits and labels in 64, and targets in others again."""
+    first, options = CASES[name]
+    wide = types[1]
+    method = (METHODS | {"template": template.make})[name.split(",")[0]](first(), **options)
+    x_s, y_s, x_t, y_t = (np.dtype(word) for word in types)
+    start = Distilled(jax.ShapeDtypeStruct((M, 4, 4, 1), x_s), jax.ShapeDtypeStruct((M, K), y_s))
+    batch = jax.eval_shape(lambda: BATCHES.get(name.split(",")[0], flat_batch)(jax.random.key(0), first()))
+    batch = Batch(*(jax.ShapeDtypeStruct(leaf.shape, t) for leaf, t in zip(batch, (x_t, y_t))))
+    state = jax.eval_shape(method.init, jax.random.key(0), start)
+    after, _ = jax.eval_shape(method.step, jax.random.key(0), state, batch)
+    assert jax.tree.map(lambda a: (a.shape, a.dtype), after) == jax.tree.map(lambda a: (a.shape, a.dtype), state)
+    made = jax.eval_shape(method.distilled, after)
+    assert made.x.dtype == made.y.dtype == wide
+
+
 def test_step_is_pure_and_agrees_under_jit(parts):
     method, _, batch, state = parts[:4]
     before = jax.tree.map(np.array, state)
