@@ -125,6 +125,7 @@ def make(
 
     def init(key, distilled0):
         x, y = _inputs.start(where, distilled0)
+        network.require_linear_head(where, model, x)
         network.require_outputs(where, model, x, y.shape[1])
         start = Learned(x, y, jnp.zeros((), x.dtype))
         stagger_to = options.max_age if options.stagger else None

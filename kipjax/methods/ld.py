@@ -357,4 +357,4 @@ def _forward(model, variables, x, key):
     (logits, h), statistics = model.apply(
         variables, x, train=True, features=True, mutable=collections, rngs={"dropout": key}
     )
-    return logits, h, dict(statistics)
+    return logits, h, network.same_types(dict(statistics), variables)

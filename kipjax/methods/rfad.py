@@ -24,7 +24,7 @@ from flax import linen as nn
 from jax import lax
 
 from kipjax import checks
-from kipjax.core import krr, losses
+from kipjax.core import krr, losses, precision
 from kipjax.kernels import random_features
 from kipjax.methods import _inputs, _pooled
 from kipjax.models import network
@@ -173,6 +173,7 @@ def make(
     )  # fmt: skip
     checks.at_least(where, "patience", patience, validate_every)
     checks.whole(where, "block_size", block_size, 0)
+    precision.check(where, "solve_dtype", solve_dtype)
     learned = {"x": learn_images, "y": learn_labels, "transform": learn_transform, "log_temp": loss == "platt"}
     some = any((learn_images, learn_labels, learn_transform))
     checks.require(some, where, "nothing is learned; set learn_images or learn_labels")
@@ -194,7 +195,6 @@ def make(
 
     def init(key, distilled0):
         x, y = _inputs.start("rfad.init", distilled0)
-        network.require_outputs("rfad.init", model, x, y.shape[1])
         if validation is not None:
             _inputs.fit("rfad.init, validation", x, y, validation)
         transform = jnp.eye(x[0].size, dtype=x.dtype) if learn_transform else None
@@ -211,7 +211,9 @@ def make(
             kernel_fn = random_kernel(
                 jax.random.wrap_key_data(best.key, impl="threefry2x32"), learned.x, validation_networks
             )
-            value = objective(learned, kernel_fn, _inputs.typed(learned.x, validation), frozen)[0].astype(best.loss.dtype)
+            value = objective(learned, kernel_fn, _inputs.typed(learned.x, validation), frozen)[0].astype(
+                best.loss.dtype
+            )
             found = Best(learned, value, count, best.key)
             return jax.tree.map(lambda a, b: jnp.where(value < best.loss, a, b), found, best)
 

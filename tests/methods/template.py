@@ -9,7 +9,6 @@ values.
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from kipjax import checks
 from kipjax.core import krr
