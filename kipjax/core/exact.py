@@ -11,6 +11,8 @@ is ``s / (s^2 + reg)`` of ``d``. Singular values up to ``rcond`` times the large
 ``eps * max(shape)``.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -269,7 +271,7 @@ def _cutoff(a, rcond):
     return jnp.finfo(a.dtype).eps * max(a.shape) if rcond is None else rcond
 
 
-def _matrices(where, reg=0.0, **given):
+def _matrices(where: str, reg: float | jax.Array = 0.0, **given: Any) -> tuple[jax.Array, ...]:
     """The matrices in one floating-point type."""
     checks.at_least(where, "reg", reg, 0.0)
     arrays = precision.floats(*given.values())

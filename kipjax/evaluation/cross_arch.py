@@ -72,7 +72,9 @@ def _networks(where: str, models: Any, task: Task) -> dict[str, nn.Module]:
 def _network(where, name, model, task):
     if isinstance(model, nn.Module):
         return model
-    options = {"name": model} if isinstance(model, str) else dict(model) if isinstance(model, Mapping) else {}
+    options: dict[str, Any] = (
+        {"name": model} if isinstance(model, str) else dict(model) if isinstance(model, Mapping) else {}
+    )
     checks.require(
         isinstance(options.get("name"), str),
         where,

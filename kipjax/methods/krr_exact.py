@@ -41,8 +41,8 @@ _NOISE = 0.1  # of the standard deviation of the least D, in the authors' progra
 
 
 class State(NamedTuple):
-    """The set ``x [m, ...]``, ``y [m, k]``, its teacher's ``weights [p, k]``, the absolute ridge ``reg []`` that it is to
-    be used with, and ``error []`` as in ``Info``; weights and error are zero before the step."""
+    """The set ``x [m, ...]``, ``y [m, k]``, its teacher's ``weights [p, k]``, the absolute ridge ``reg []`` that it is
+    to be used with, and ``error []`` as in ``Info``; weights and error are zero before the step."""
 
     x: jax.Array
     y: jax.Array

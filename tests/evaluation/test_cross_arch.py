@@ -49,7 +49,7 @@ def test_networks_may_be_given_by_name(monkeypatch):
 
 def test_a_protocol_is_needed():
     parts = task()
-    with pytest.raises(checks.InputError, match="protocol is None; give a Protocol, or the name of one: .*rcig"):
+    with pytest.raises(checks.InputError, match=r"protocol is None; give a Protocol, or the name of one: .*rcig"):
         cross_arch.evaluate(krr.subset(jax.random.key(0), parts, 6), parts, {"a": Linear(3)}, protocol=None)
 
 
