@@ -6,7 +6,7 @@ import ml_collections
 
 from kipjax import checks, methods
 
-__all__ = ["base", "by_variant", "ipc", "method", "networks", "tiny_networks", "tiny_unrolled", "unrolled"]
+__all__ = ["base", "by_variant", "ipc", "ipcs", "method", "networks", "tiny_networks", "tiny_unrolled", "unrolled"]
 
 
 def base() -> ml_collections.ConfigDict:
@@ -107,6 +107,11 @@ def tiny_unrolled(config: ml_collections.ConfigDict) -> ml_collections.ConfigDic
     return config
 
 
+def ipcs(counts) -> dict:
+    """The variants ``10``, ``50``, ...: so many images per class, of which a paper has rows."""
+    return {str(count): ipc(count) for count in counts}
+
+
 def ipc(count: int):
     """A variant: ``count`` images per class."""
     return lambda config: config.init.update(ipc=count)
@@ -140,13 +145,13 @@ def by_variant(config: ml_collections.ConfigDict, variant: str, variants: dict) 
 
     Args:
       config: the full experiment.
-      variant: the part after the colon in ``--config=FILE.py:VARIANT``.
+      variant: the part after the colon in ``--config=FILE.py:VARIANT``; several, as ``10,adam``, change it in turn.
       variants: name -> function that edits the config in place.
 
     Raises:
       InputError: no such variant.
     """
-    if variant:
-        checks.one_of("config", "variant", variant, variants)
-        variants[variant](config)
+    for word in variant.split(",") if variant else ():
+        checks.one_of("config", "variant", word, variants)
+        variants[word](config)
     return config

@@ -32,6 +32,7 @@ __all__ = [
     "part",
     "prepare",
     "pretrained",
+    "rehearse",
     "sampler",
     "seeds",
     "slower",
@@ -82,6 +83,22 @@ def _targets(config, dataset, preprocess, parts, over):
     to_space = jax.tree_util.Partial(data.preprocess.apply, jax.tree.map(jnp.asarray, preprocess))
     numbers, to_space = sharding.on_every_device((numbers, to_space), over)
     return data.streaming.streamed(numbers, dataset.x_train, to_space)
+
+
+def rehearse(config: ml_collections.ConfigDict, made: Experiment) -> None:
+    """Traces the start and a step with the labels at hand, so that a method can refuse them: inside jit it sees none.
+
+    The labels of the targets are known beforehand where each batch is the whole training set.
+
+    Raises:
+      InputError: what the method says of them.
+    """
+    key = jax.random.key(0)
+    state = jax.eval_shape(lambda key: made.method.init(key, made.start), key)
+    if config.batch.kind == "all":
+        y = labels.one_hot(made.task.train_labels, made.task.num_classes)
+        x = jax.ShapeDtypeStruct((len(y), *made.start.x.shape[1:]), made.start.x.dtype)
+        jax.eval_shape(lambda key, state, x: made.method.step(key, state, Batch(x, y)), key, state, x)
 
 
 def memory(config: ml_collections.ConfigDict, parts: Task, preprocess: Preprocess, seed: int) -> Distilled:

@@ -273,6 +273,8 @@ def write(
         },
     )
     print(table(results, len(experiment.task.x_test), by=by))
+    for remark in dict.fromkeys(text for one in made for text in one.meta.get("remarks", ())):
+        print(f"note: {remark}")
     if besides:
         print(table(besides, len(experiment.task.x_test)))
     for path in paths:

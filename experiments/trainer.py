@@ -42,6 +42,7 @@ def run(config, workdir: str, *, resume: bool = False, overwrite: bool = False, 
     began = time.monotonic()
     experiment = build.experiment(config)
     report.check(config, experiment)
+    build.rehearse(config, experiment)
     if first:
         run_folder.claim(workdir, config, overwrite=overwrite)
         _announce(config, experiment)
@@ -85,7 +86,7 @@ def _require_memory(program):
     checks.require(
         free is None or need <= free,
         "experiments.distill",
-        f"a step needs {need / 1e6:.1f} MB of memory and {(free or 0) / 1e6:.1f} MB are free; lower "
+        f"a step needs {checks.size_text(need)} of memory and {checks.size_text(free or 0)} are free; lower "
         "--config.batch.size, or --config.method.block_size where the method has it",
     )
 
@@ -200,7 +201,7 @@ def _announce(config, experiment):
         takes = kernels.batching.estimate(kernel_fn, targets.shape, support.shape, memory=memory)
         print(
             f"kernel {name}, {kernel_fn.backend} engine: {targets.shape[0]} x {len(support)} pairs take about "
-            f"{takes.bytes / 1e6:.0f} MB and {takes.seconds:.1f} s, in float32 and without the gradient",
+            f"{checks.size_text(takes.bytes)} and {takes.seconds:.1f} s, in float32 and without the gradient",
             flush=True,
         )
 

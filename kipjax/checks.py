@@ -24,6 +24,7 @@ __all__ = [
     "same_classes",
     "same_example_shape",
     "same_length",
+    "size_text",
     "whole",
     "within",
 ]
@@ -71,6 +72,8 @@ def within(where: str, name: str, value: Any, low: float, high: float) -> None:
     """A scalar ``value`` must lie in the closed interval ``[low, high]``."""
     if is_traced(value):
         return
+    number = isinstance(value, (int, float)) or hasattr(value, "dtype")
+    require(number, where, f"{name} is {value!r}; it must be a number")
     require(bool(low <= value <= high), where, f"{name} is {value}; it must lie between {low} and {high}")
 
 
@@ -143,3 +146,15 @@ def same_example_shape(where: str, name1: str, x1: Any, name2: str, x2: Any) -> 
     """Two arrays of examples must agree in the shape of one example."""
     s1, s2 = np.shape(x1)[1:], np.shape(x2)[1:]
     require(s1 == s2, where, f"{name1} has examples of shape {s1} and {name2} of shape {s2}; they must agree")
+
+
+def size_text(count: float) -> str:
+    """A number of bytes in words, with three digits and the unit that fits.
+
+    >>> [size_text(count) for count in (812, 4_300, 2.5e9)]
+    ['812 bytes', '4.3 kB', '2.5 GB']
+    """
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{count / size:.3g} {unit}" if count < 1000 * size else f"{count / size:.0f} {unit}"
+    return f"{count:.0f} bytes"

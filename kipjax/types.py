@@ -79,7 +79,8 @@ class Method(NamedTuple):
         runs under jit, vmap, scan, pmap and shard_map. ``Info`` is reported and never fed back.
       distilled: ``distilled(state) -> Distilled``.
       usage: ``usage(state) -> dict`` of what JSON can hold, for sets that are to be used in one way only: their ridge,
-        the length of their training. It travels with the set. Called outside jit, once at the end.
+        the length of their training. It travels with the set. A run prints the sentences of its ``remarks``, a list:
+        what is not as it was asked for. Called outside jit, once at the end.
     """
 
     init: Callable[[jax.Array, Distilled], PyTree]

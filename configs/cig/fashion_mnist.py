@@ -11,5 +11,5 @@ from configs.rcig import fashion_mnist
 
 def get_config(variant: str = ""):
     config = fashion_mnist.get_config("cpu" if variant == "cpu" else "")
-    config.method = common.method("cig")
+    config.method = common.method("cig", learning_rate=config.method.learning_rate)
     return common.by_variant(config, variant, {"cpu": lambda config: None, "tiny": common.tiny_networks})

@@ -8,8 +8,8 @@ As ``configs/frepo/fashion_mnist.py``, with mirror images and whitened (arXiv:22
 from configs.frepo import fashion_mnist
 
 
-def get_config(variant: str = ""):
-    config = fashion_mnist.get_config(variant)
+def get_config(variant: str = "", counts=(10, 50)):
+    config = fashion_mnist.get_config(variant, counts)
     config.data.name = "cifar10"
     config.data.preprocess = {"kind": "zca", "variant": "frepo", "constants": "cifar10_rcig"}
     config.method.flip = True

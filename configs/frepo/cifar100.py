@@ -9,8 +9,8 @@ As ``configs/frepo/fashion_mnist.py``, whitened; mirror images at 1 a class alon
 from configs.frepo import fashion_mnist
 
 
-def get_config(variant: str = ""):
-    config = fashion_mnist.get_config(variant)
+def get_config(variant: str = "", counts=(10, 50)):
+    config = fashion_mnist.get_config(variant, counts)
     config.data.name = "cifar100"
     config.data.preprocess = {"kind": "zca", "variant": "frepo", "constants": "cifar100"}
     config.method.flip = config.init.ipc == 1

@@ -9,7 +9,7 @@ falling to a tenth. It does not say how many steps each set took; 500,000 is wha
 from configs import common
 
 
-def get_config(variant: str = ""):
+def get_config(variant: str = "", counts=(10, 50)):
     config = common.networks("frepo")
     config.data.name = "fashion_mnist"
     config.data.preprocess = {"kind": "fixed", "constants": "fashion_mnist"}
@@ -18,9 +18,7 @@ def get_config(variant: str = ""):
     config.batch.size = 1024
     config.steps = 500_000
     config.method.decay_steps = -1
-    return common.by_variant(
-        config, variant, {"10": common.ipc(10), "50": common.ipc(50), "cpu": cpu, "tiny": common.tiny_networks}
-    )
+    return common.by_variant(config, variant, common.ipcs(counts) | {"cpu": cpu, "tiny": common.tiny_networks})
 
 
 def cpu(config):

@@ -10,7 +10,7 @@ from configs.frepo import cifar10
 
 
 def get_config(variant: str = ""):
-    config = cifar10.get_config(variant)
+    config = cifar10.get_config(variant, counts=(10,))
     config.data.name = "imagenette"
     config.data.image_size = config.data.image_size or 128
     config.data.preprocess = {"kind": "zca", "variant": "frepo", "constants": "imagenet", "stride": 2}

@@ -9,7 +9,7 @@ from configs.frepo import cifar100
 
 
 def get_config(variant: str = ""):
-    config = cifar100.get_config(variant)
+    config = cifar100.get_config(variant, counts=(10,))
     config.data.name = config.data.preprocess.constants = "tiny_imagenet"
     config.init.scale = 20**-0.5
     return config

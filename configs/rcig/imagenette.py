@@ -4,11 +4,12 @@ python -m experiments.distill --config=configs/rcig/imagenette.py --workdir=runs
 
 The paper's setting (arXiv:2302.06755, appendix): five blocks, ReLU, mirror images, a ridge of 0.05 an image, whitening
 as a checkerboard of 64 x 64. Different from it: the inner problem is solved exactly, at 10 a class by conjugate
-gradients.
+gradients; variant ``adam`` is the paper's.
 For ImageWoof give its folder of class folders: ``--config.data.name=FOLDER``.
 """
 
 from configs import common
+from configs.rcig import cifar100
 
 
 def get_config(variant: str = ""):
@@ -18,7 +19,7 @@ def get_config(variant: str = ""):
     config.method.update(flip=True, reg=5e-2, block_size=64)
     config.batch.size = 1024
     config.steps = 6000
-    return common.by_variant(config, variant, {"10": ten, "tiny": common.tiny_networks})
+    return common.by_variant(config, variant, {"10": ten, "adam": cifar100.adam, "tiny": common.tiny_networks})
 
 
 def ten(config):

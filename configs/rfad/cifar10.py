@@ -8,8 +8,8 @@ As ``configs/rfad/fashion_mnist.py``, whitened without subtracting a mean image 
 from configs.rfad import fashion_mnist
 
 
-def get_config(variant: str = ""):
-    config = fashion_mnist.get_config(variant)
+def get_config(variant: str = "", counts=(10, 50)):
+    config = fashion_mnist.get_config(variant, counts)
     config.data.name = "cifar10"
     config.data.preprocess = {"kind": "zca", "variant": "rfad"}
     return config

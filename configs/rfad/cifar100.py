@@ -9,7 +9,7 @@ from configs.rfad import cifar10
 
 
 def get_config(variant: str = ""):
-    config = cifar10.get_config(variant)
+    config = cifar10.get_config(variant, counts=(10,))
     config.data.name = "cifar100"
     config.validation_ipc = min(config.validation_ipc, 100)
     return config

@@ -10,7 +10,7 @@ Scored by networks of width 1024, and by ridge regression with the exact kernels
 from configs import common
 
 
-def get_config(variant: str = ""):
+def get_config(variant: str = "", counts=(10, 50)):
     config = common.networks("rfad")
     config.data.name = "fashion_mnist"
     config.model.update(name="rfad_convnet", width=256)
@@ -19,7 +19,7 @@ def get_config(variant: str = ""):
     config.batch.size = 5120
     config.validation_ipc = 500
     config.steps = 100_000
-    return common.by_variant(config, variant, {"10": common.ipc(10), "50": common.ipc(50), "cpu": cpu, "tiny": tiny})
+    return common.by_variant(config, variant, common.ipcs(counts) | {"cpu": cpu, "tiny": tiny})
 
 
 def cpu(config):

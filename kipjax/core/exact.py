@@ -11,10 +11,13 @@ is ``s / (s^2 + reg)`` of ``d``. Singular values up to ``rcond`` times the large
 ``eps * max(shape)``.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
 from kipjax import checks
+from kipjax.core import precision
 
 __all__ = [
     "ROOTS",
@@ -38,7 +41,7 @@ def inverse(h: jax.Array, reg: float | jax.Array = 0.0, *, rcond: float | None =
 
     The paper's ``phi_reg(X)^+``.
     """
-    _check("exact.inverse", "h", h, reg)
+    (h,) = _matrices("exact.inverse", reg, h=h)
     return _with_singular_values(h, lambda s: s / (s**2 + reg), rcond)
 
 
@@ -64,6 +67,7 @@ def weights(h: jax.Array, y: jax.Array, reg: float | jax.Array = 0.0, *, rcond: 
       >>> weights(jnp.eye(2), jnp.eye(2), 1.0).tolist()
       [[0.5, 0.0], [0.0, 0.5]]
     """
+    h, y = _matrices("exact.weights", reg, h=h, y=y)
     checks.same_length("exact.weights", "h", h, "y", y)
     return inverse(h, reg, rcond=rcond).T @ y
 
@@ -87,6 +91,7 @@ def prescribed(y: jax.Array, w: jax.Array, free: jax.Array | None = None, *, rco
     References:
       NeurIPS 2024 (WI2VpcBdnd), theorems 4.1 and 5.1.
     """
+    y, w = _matrices("exact.prescribed", y=y, w=w)
     checks.same_classes("exact.prescribed", "y", y, "w", w)
     pseudo = jnp.linalg.pinv(y, rtol=_cutoff(y, rcond))
     least = pseudo.T @ w.T
@@ -95,11 +100,13 @@ def prescribed(y: jax.Array, w: jax.Array, free: jax.Array | None = None, *, rco
     checks.require(
         jnp.shape(free) == least.shape, "exact.prescribed", f"free has shape {jnp.shape(free)}; expected {least.shape}"
     )
+    (free,) = _matrices("exact.prescribed", free=free)
     return least + free - y @ (pseudo @ free)
 
 
 def reg_limit(d: jax.Array) -> jax.Array:
     """The largest ridge ``[]`` at which ``d`` can be reached, ``1 / (4 s_1^2)`` with its largest singular value."""
+    (d,) = _matrices("exact.reg_limit", d=d)
     largest = jnp.linalg.norm(d, ord=2)
     top = jnp.finfo(d.dtype).max
     return jnp.where(largest > 0, 0.25 / jnp.where(largest > 0, largest, 1.0) ** 2, top)
@@ -128,7 +135,7 @@ def features(
     References:
       NeurIPS 2024 (WI2VpcBdnd), theorem 4.1, cases ``lambda_S = 0`` and ``lambda_S > 0``.
     """
-    _check("exact.features", "d", d, reg)
+    (d,) = _matrices("exact.features", reg, d=d)
     checks.one_of("exact.features", "root", root, ROOTS)
     if root == "smaller":
         checks.at_least("exact.features", "reg, for the smaller root,", reg, 0.0, strict=True)
@@ -143,7 +150,7 @@ def features(
 
 def regularized(h: jax.Array, reg: float | jax.Array = 0.0, *, rcond: float | None = None) -> jax.Array:
     """``h_reg [m, p]``, of which ``inverse(h, reg)`` is the transposed pseudo-inverse: values ``(s^2 + reg) / s``."""
-    _check("exact.regularized", "h", h, reg)
+    (h,) = _matrices("exact.regularized", reg, h=h)
     return _with_singular_values(h, lambda s: s + reg / s, rcond)
 
 
@@ -165,6 +172,12 @@ def labels(h: jax.Array, w: jax.Array, reg: float | jax.Array = 0.0, *, rcond: f
     References:
       NeurIPS 2024 (WI2VpcBdnd), theorem 4.2 and the remark under corollary 4.1.1.
     """
+    h, w = _matrices("exact.labels", reg, h=h, w=w)
+    checks.require(
+        h.shape[1] == w.shape[0],
+        "exact.labels",
+        f"h has shape {h.shape} and w {w.shape}; w needs one row for each feature",
+    )
     return regularized(h, reg, rcond=rcond) @ w
 
 
@@ -189,7 +202,13 @@ def prescribed_regularized(
     References:
       NeurIPS 2024 (WI2VpcBdnd), theorems C.1 and C.2.
     """
+    y, w, free = _matrices("exact.prescribed_regularized", y=y, w=w, free=free)
     checks.same_classes("exact.prescribed_regularized", "y", y, "w", w)
+    checks.require(
+        free.shape == (len(y), len(w)),
+        "exact.prescribed_regularized",
+        f"free has shape {free.shape}; expected {(len(y), len(w))}",
+    )
     back = jnp.linalg.pinv(w, rtol=_cutoff(w, rcond))
     free = free - y @ (jnp.linalg.pinv(y, rtol=_cutoff(y, rcond)) @ free) if null else free
     return y @ back + free - (free @ w) @ back
@@ -213,7 +232,7 @@ def from_regularized(
       NeurIPS 2024 (WI2VpcBdnd), below theorem C.2.
     """
     where = "exact.from_regularized"
-    _check(where, "h_reg", h_reg, reg)
+    (h_reg,) = _matrices(where, reg, h_reg=h_reg)
     checks.one_of(where, "root", root, ROOTS)
     if not checks.is_traced(h_reg, reg):
         values = jnp.linalg.svd(h_reg, compute_uv=False)
@@ -236,6 +255,7 @@ def from_regularized(
 
 def rank(a: jax.Array, *, rcond: float | None = None) -> jax.Array:
     """The number ``[]`` of singular values of ``a [m, p]`` above the cut-off."""
+    (a,) = _matrices("exact.rank", a=a)
     s = jnp.linalg.svd(a, compute_uv=False)
     return jnp.sum((s > _cutoff(a, rcond) * s[0]) & (s > 0))
 
@@ -251,6 +271,10 @@ def _cutoff(a, rcond):
     return jnp.finfo(a.dtype).eps * max(a.shape) if rcond is None else rcond
 
 
-def _check(where, name, a, reg):
-    checks.require(jnp.ndim(a) == 2, where, f"{name} has shape {jnp.shape(a)}; expected [points, features]")
+def _matrices(where: str, reg: float | jax.Array = 0.0, **given: Any) -> tuple[jax.Array, ...]:
+    """The matrices in one floating-point type."""
     checks.at_least(where, "reg", reg, 0.0)
+    arrays = precision.floats(*given.values())
+    for name, a in zip(given, arrays):
+        checks.require(a.ndim == 2 and a.size > 0, where, f"{name} has shape {a.shape}; expected a matrix with entries")
+    return arrays

@@ -43,7 +43,7 @@ SOLVE_DTYPES = (None, "float32", "float64")
 
 def ridge(k_ss: jax.Array, *, reg: float | jax.Array, reg_unit: str = "trace") -> jax.Array:
     """The absolute ridge lambda ``[]`` that ``reg`` means for the kernel matrix ``k_ss [m, m]``."""
-    (k_ss,) = _floats(k_ss)
+    (k_ss,) = precision.floats(k_ss)
     _check_ridge("krr.ridge", k_ss, reg, reg_unit)
     reg = jnp.asarray(reg, k_ss.dtype)
     return reg * jnp.trace(k_ss) / k_ss.shape[0] if reg_unit == "trace" else reg
@@ -77,7 +77,7 @@ def alpha(
       InputError: shapes do not fit, the unit is unknown or the ridge is negative.
       NumericalError: outside jit, the matrix is not positive definite in ``solve_dtype``.
     """
-    k_ss, y_s = _floats(k_ss, y_s)
+    k_ss, y_s = precision.floats(k_ss, y_s)
     _check_ridge("krr.alpha", k_ss, reg, reg_unit)
     checks.same_length("krr.alpha", "k_ss", k_ss, "y_s", y_s)
     checks.one_of("krr.alpha", "solve_dtype", solve_dtype if solve_dtype is None else _name(solve_dtype), SOLVE_DTYPES)
@@ -138,7 +138,7 @@ def predict(
       >>> float(predict(x @ x.T, x @ x.T, x, reg=1.0, reg_unit="absolute")[0, 0])
       0.5
     """
-    k_ss, k_ts, y_s = _floats(k_ss, k_ts, y_s)
+    k_ss, k_ts, y_s = precision.floats(k_ss, k_ts, y_s)
     _check_targets("krr.predict", k_ss, k_ts)
     return k_ts @ alpha(k_ss, y_s, reg=reg, reg_unit=reg_unit, solve_dtype=solve_dtype)
 
@@ -174,7 +174,7 @@ def loss(
     References:
       arXiv:2011.00050, equation (7).
     """
-    k_ss, k_ts, y_s, y_t = _floats(k_ss, k_ts, y_s, y_t)
+    k_ss, k_ts, y_s, y_t = precision.floats(k_ss, k_ts, y_s, y_t)
     checks.same_classes("krr.loss", "y_s", y_s, "y_t", y_t)
     checks.same_length("krr.loss", "k_ts", k_ts, "y_t", y_t)
     return losses.mse(predict(k_ss, k_ts, y_s, reg=reg, reg_unit=reg_unit, solve_dtype=solve_dtype), y_t)
@@ -211,7 +211,7 @@ def solve_labels(
     References:
       arXiv:2011.00050, equation (8).
     """
-    k_ss, k_ts, y_t = _floats(k_ss, k_ts, y_t)
+    k_ss, k_ts, y_t = precision.floats(k_ss, k_ts, y_t)
     _check_ridge("krr.solve_labels", k_ss, reg, reg_unit)
     _check_targets("krr.solve_labels", k_ss, k_ts)
     checks.same_length("krr.solve_labels", "k_ts", k_ts, "y_t", y_t)
@@ -338,12 +338,6 @@ def _pseudo_solve_jvp(wide, primals, tangents):
 
 def _name(dtype):
     return dtype if isinstance(dtype, str) else jnp.dtype(dtype).name
-
-
-def _floats(*arrays):
-    """Arrays of one floating-point dtype, float32 for anything narrower."""
-    dtype = jnp.result_type(*map(jnp.asarray, arrays), jnp.float32)
-    return tuple(jnp.asarray(a, dtype) for a in arrays)
 
 
 def _require_factorised(where, out, reg, reg_unit, dtype):

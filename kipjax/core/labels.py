@@ -52,7 +52,10 @@ def classes(y: jax.Array) -> jax.Array:
 def margin(y: jax.Array, cap: float) -> jax.Array:
     """Mean ``[]`` over rows of ``y [m, k]`` of the largest entry minus the second, each counted up to ``cap``.
 
-    RCIG and FRePo subtract it from their loss, which keeps learned labels apart; it is in their programs alone.
+    RCIG and FRePo subtract it from their loss, which keeps learned labels apart; it is in their programs alone. With
+    one class there is no other to keep apart from, and it is 0.
     """
+    if y.shape[-1] < 2:
+        return jnp.zeros((), y.dtype)
     top = jax.lax.top_k(y, 2)[0]
     return jnp.mean(jnp.minimum(top[:, 0] - top[:, 1], cap))

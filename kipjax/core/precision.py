@@ -16,7 +16,7 @@ from jax import lax
 
 from kipjax import checks
 
-__all__ = ["check", "mode", "run_in"]
+__all__ = ["check", "floats", "mode", "run_in"]
 
 
 @contextlib.contextmanager
@@ -40,6 +40,17 @@ def check(where: str, name: str, dtype: Any) -> None:
     except TypeError:
         known = False
     checks.require(known, where, f"{name} is {dtype!r}; choose 'float32', 'float64' or None")
+
+
+def floats(*arrays: Any) -> tuple[jax.Array, ...]:
+    """Arrays, lists or numbers as arrays of one floating-point type, the widest among them and at least float32.
+
+    Example:
+      >>> [a.dtype.name for a in floats([1, 2], 3.0)]
+      ['float32', 'float32']
+    """
+    dtype = jnp.result_type(*map(jnp.asarray, arrays), jnp.float32)
+    return tuple(jnp.asarray(a, dtype) for a in arrays)
 
 
 def run_in(dtype: Any, fn: Callable[..., Any], *args: Any) -> Any:

@@ -2,7 +2,8 @@
 
 ``Products`` holds what a rule needs of features ``f(x_i)`` of ``n`` examples in ``k`` classes, so that the features
 themselves may be those of a kernel. Every rule gives ``[k, ipc]`` row numbers; of equal scores the first row wins, and
-a class sees only its own rows. Herding is that of arXiv:1611.07725, algorithm 4; k-center of arXiv:1708.00489;
+a class sees only its own rows. A class with fewer than ``ipc`` is an error; under jit, where nobody can count, the rows
+that it lacks are -1. Herding is that of arXiv:1611.07725, algorithm 4; k-center of arXiv:1708.00489;
 forgetting events of arXiv:1812.05159.
 """
 
@@ -11,6 +12,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from kipjax import checks
@@ -28,6 +30,7 @@ __all__ = [
     "members",
     "never_seen",
     "products",
+    "require_enough",
     "without_replacement",
 ]
 
@@ -50,6 +53,7 @@ class Products(NamedTuple):
 
 def members(y: jax.Array) -> jax.Array:
     """``[k, n]`` bool of targets ``y [n, k]``: the class of a row is its largest entry."""
+    checks.require(jnp.ndim(y) == 2, "selection.members", f"y has shape {jnp.shape(y)}; expected [n, classes]")
     classes = lax.argmax(y, 1, jnp.int32)
     return jnp.arange(y.shape[1], dtype=jnp.int32)[:, None] == classes[None]
 
@@ -72,6 +76,27 @@ def in_class(own: jax.Array, values: jax.Array) -> jax.Array:
     return jnp.sum(jnp.where(own.T, values, 0), axis=1)
 
 
+def require_enough(where: str, own: jax.Array, ipc: int) -> None:
+    """``ipc`` rows must be there to choose from in every class of ``own [k, n]`` bool.
+
+    Raises:
+      InputError: they are not, or ``ipc`` is not a positive whole number.
+    """
+    checks.whole(where, "ipc", ipc)
+    k, n = jnp.shape(own)
+    checks.require(
+        k * ipc <= n, where, f"{k * ipc} images cannot be chosen from a batch of {n}; give a larger one, or lower ipc"
+    )
+    if not checks.is_traced(own):
+        counts = np.asarray(own).sum(axis=1)
+        few = int(counts.argmin())
+        checks.require(
+            bool(counts[few] >= ipc),
+            where,
+            f"class {few} has {counts[few]} images in the batch and {ipc} are to be chosen; lower ipc",
+        )
+
+
 def best(scores: jax.Array, own: jax.Array, ipc: int) -> jax.Array:
     """The ``ipc`` rows of highest score in each class, best first.
 
@@ -80,7 +105,14 @@ def best(scores: jax.Array, own: jax.Array, ipc: int) -> jax.Array:
       own: ``[k, n]`` bool, with at least ``ipc`` in each class.
       ipc: how many.
     """
-    return lax.top_k(jnp.where(own, scores, -jnp.inf), ipc)[1].astype(jnp.int32)
+    checks.require(
+        jnp.shape(scores) == jnp.shape(own)[1:],
+        "selection.best",
+        f"scores has shape {jnp.shape(scores)} and own {jnp.shape(own)}; expected one score for each of its columns",
+    )
+    require_enough("selection.best", own, ipc)
+    rows = lax.top_k(_of_own(scores, own), ipc)[1].astype(jnp.int32)
+    return jnp.where(jnp.take_along_axis(jnp.asarray(own), rows, axis=1), rows, -1)
 
 
 def herding(given: Products, ipc: int) -> jax.Array:
@@ -96,6 +128,8 @@ def herding(given: Products, ipc: int) -> jax.Array:
     References:
       Welling, ICML 2009; Chen, Welling, Smola, arXiv:1203.3472; as a coreset, arXiv:2006.05929.
     """
+
+    require_enough("selection.herding", given.members, ipc)
 
     def pick(carry, t):
         summed, free = carry
@@ -120,6 +154,8 @@ def k_center(given: Products, ipc: int) -> jax.Array:
     References:
       Sener and Savarese, arXiv:1708.00489; started from the mean as in arXiv:2006.05929.
     """
+
+    require_enough("selection.k_center", given.members, ipc)
 
     def distances(rows):
         of_row = jnp.sum(jnp.where(given.members, given.norms[rows][:, None], 0), axis=0)
@@ -149,7 +185,9 @@ def leverage_scores(k: jax.Array, reg: float | jax.Array) -> jax.Array:
     References:
       Alaoui and Mahoney, arXiv:1411.0306, definition 1 (their ridge is ``reg / n``).
     """
-    checks.at_least("selection.leverage_scores", "reg", reg, 0.0, strict=True)
+    where, shape = "selection.leverage_scores", jnp.shape(k)
+    checks.at_least(where, "reg", reg, 0.0, strict=True)
+    checks.require(len(shape) == 2 and shape[0] == shape[1], where, f"k has shape {shape}; expected [n, n]")
     values, vectors = jnp.linalg.eigh(k)
     return (vectors**2) @ (jnp.maximum(values, 0.0) / (jnp.maximum(values, 0.0) + reg))
 
@@ -199,9 +237,17 @@ def _product(a, b):
     return jnp.matmul(a, b, precision=lax.Precision.HIGHEST)
 
 
+def _of_own(scores, own):
+    """``[k, n]`` scores, the lowest of which is above those of rows that do not count."""
+    scores = jnp.asarray(scores, jnp.result_type(scores, jnp.float32))
+    return jnp.where(own, jnp.maximum(scores, jnp.finfo(scores.dtype).min), -jnp.inf)
+
+
 def _first_best(scores, free):
-    return lax.argmax(jnp.where(free, scores, -jnp.inf), 1, jnp.int32)
+    """``[k]`` rows, -1 where none is free."""
+    rows = lax.argmax(_of_own(scores, free), 1, jnp.int32)
+    return jnp.where(jnp.any(free, axis=1), rows, -1)
 
 
 def _without(free, rows):
-    return free.at[jnp.arange(len(rows)), rows].set(False)
+    return free.at[jnp.arange(len(rows)), rows].set(False)  # row -1 is the last: no harm where none is free

@@ -3,7 +3,7 @@
 arXiv:2006.05929, section 4.1; arXiv:2302.06755, section 4.2.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -14,6 +14,7 @@ from kipjax.evaluation import train
 from kipjax.evaluation.protocols import Protocol
 from kipjax.evaluation.result import Result, Task
 from kipjax.evaluation.transfer import table
+from kipjax.models import names
 from kipjax.types import Distilled
 
 __all__ = ["ARCHITECTURES", "evaluate", "table"]
@@ -25,7 +26,7 @@ ARCHITECTURES = ("convnet", "resnet18", "resnet18:batch", "vgg11:batch", "alexne
 def evaluate(
     distilled: Distilled,
     task: Task,
-    models: Mapping[str, nn.Module],
+    models: Mapping[str, Any] | Sequence[str],
     *,
     protocol: Protocol | str = "rcig",
     key: jax.Array | None = None,
@@ -37,7 +38,8 @@ def evaluate(
     Args:
       distilled: the set.
       task: the data set in the same space.
-      models: flax modules by name.
+      models: names for ``models.get``, such as ``ARCHITECTURES``; or by the name to be shown flax modules, such names,
+        or ``{"name": "convnet", "width": 32}``.
       protocol: the name of one in ``protocols.NAMED``, or any ``protocols.Protocol``.
       key: draws the random subsets, the same for every model, and the networks.
       seeds: networks of each kind, and random subsets.
@@ -47,13 +49,35 @@ def evaluate(
       The results of ``train.evaluate``, model after model; ``table`` makes a matrix of them.
 
     Raises:
-      InputError: there are no models, or as in ``train.evaluate``.
+      InputError: there are no models, one of them does not exist, or as in ``train.evaluate``.
     """
-    checks.require(bool(models), "evaluation.cross_arch.evaluate", "models is empty; name at least one")
+    networks = _networks("evaluation.cross_arch.evaluate", models, task)
     return [
         result
-        for name, model in models.items()
+        for name, model in networks.items()
         for result in train.evaluate(
             distilled, task, model, name=name, protocol=protocol, key=key, seeds=seeds, **options
         )
     ]
+
+
+def _networks(where: str, models: Any, task: Task) -> dict[str, nn.Module]:
+    """Flax modules by name."""
+    if not isinstance(models, Mapping):
+        models = {name: name for name in ([models] if isinstance(models, str) else models)}
+    checks.require(bool(models), where, "models is empty; name at least one")
+    return {str(name): _network(where, name, model, task) for name, model in models.items()}
+
+
+def _network(where, name, model, task):
+    if isinstance(model, nn.Module):
+        return model
+    options: dict[str, Any] = (
+        {"name": model} if isinstance(model, str) else dict(model) if isinstance(model, Mapping) else {}
+    )
+    checks.require(
+        isinstance(options.get("name"), str),
+        where,
+        f"model {name!r} is {model!r}; give a flax module, or one of these names: {', '.join(names())}",
+    )
+    return train.build(options.pop("name"), task, **options)

@@ -99,6 +99,11 @@ def evaluate(
     size = distilled.x.shape[0]
     if isinstance(protocol, str):
         protocol = protocols.for_task(protocol, task, size)
+    checks.require(
+        isinstance(protocol, Protocol),
+        where,
+        f"protocol is {protocol!r}; give a Protocol, or the name of one: {', '.join(protocols.NAMED)}",
+    )
     name = name or (protocol.model if model is None else type(model).__name__)
     if model is None:
         model = build(protocol.model, task, **({"width": protocol.width} if protocol.width else {}))

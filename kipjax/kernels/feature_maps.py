@@ -214,7 +214,11 @@ def fourier(*, width: int = 0, bandwidth: float = 1000**0.5, seed: int = 0) -> F
 
     def obstacle(shape):
         d = math.prod(shape)
-        return _wider("layer 1", d, width) if width > d else "layer 1 is a cosine and reaches no more than 1"
+        return (
+            _wider("layer 1", d, width)
+            if width > d
+            else "layer 1 is a cosine and reaches no more than 1, so features come back scaled"
+        )
 
     return FeatureMap(features, pull_back, obstacle, where)
 
@@ -265,7 +269,10 @@ def _widening(layers: Layers, shape: tuple[int, ...]) -> str:
 
 
 def _wider(layer: str, narrow: int, wide: int) -> str:
-    return f"{layer} maps {narrow} entries to {wide}, so most of what it could be asked for cannot be reached"
+    return (
+        f"{layer} maps {narrow} entries to {wide}, so most of what it could be asked for cannot be reached; make no "
+        "layer wider than what it reads"
+    )
 
 
 def _solve_rows(w: jax.Array, h: jax.Array) -> jax.Array:

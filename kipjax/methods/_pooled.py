@@ -17,6 +17,7 @@ from kipjax import checks
 from kipjax.core import losses, step_size
 from kipjax.core import pool as pools
 from kipjax.data import draw
+from kipjax.methods import _inputs
 from kipjax.models import network
 from kipjax.types import Batch, Distilled, Method, PyTree
 
@@ -123,8 +124,9 @@ def make(
         return variables, train_optimizer.init(variables["params"])
 
     def init(key, distilled0):
-        checks.same_length(where, "x", distilled0.x, "y", distilled0.y)
-        x, y = (jnp.array(a, jnp.result_type(a, jnp.float32)) for a in distilled0[:2])  # copies: a state may be donated
+        x, y = _inputs.start(where, distilled0)
+        network.require_linear_head(where, model, x)
+        network.require_outputs(where, model, x, y.shape[1])
         start = Learned(x, y, jnp.zeros((), x.dtype))
         stagger_to = options.max_age if options.stagger else None
         pool = pools.init(key, lambda k: fresh(k, x), options.size, stagger_to=stagger_to)
@@ -132,6 +134,7 @@ def make(
         return State(start, optimizer.init(start), average, pool, init_memory(start), jnp.zeros((), jnp.int32))
 
     def step(key, state, batch):
+        batch = _inputs.targets(where, state.learned.x, state.learned.y, batch)
         pick_key, gradient_key, train_key = jax.random.split(key, 3)
         index = pools.pick(pick_key, state.pool)
         member, age = pools.get(state.pool, index)

@@ -27,6 +27,7 @@ from kipjax import checks
 from kipjax.core import krr, losses, precision, selection
 from kipjax.data import draw
 from kipjax.kernels.basic import FeatureMap, diagonal, flatten, inner
+from kipjax.methods import _inputs
 from kipjax.types import Batch, Distilled, KernelFn, Method
 
 __all__ = ["SELECTIONS", "Info", "State", "clusters", "make", "products"]
@@ -80,7 +81,8 @@ def make(
 
     Raises:
       InputError: a value is outside its range, or ``k_means`` gets a kernel without features; in ``init``, ``m`` is no
-        multiple of ``k``, or not ``k`` for ``"class_means"``; in ``step``, the batch is too small.
+        multiple of ``k``, or not ``k`` for ``"class_means"``; in ``step``, the batch is too small, or (outside jit) has
+      too few images of a class. Under jit such a class gets images and labels of NaN, and rows -1.
     """
     where = "coreset.make"
     checks.require(callable(kernel_fn), where, f"kernel_fn is {kernel_fn!r}; expected a kernel")
@@ -118,7 +120,7 @@ def make(
         own = selection.members(batch.y)
         if select == "centroids" and ipc > 1:
             return clusters(key, flatten(batch.x), own, ipc)[1].reshape(-1, *batch.x.shape[1:])
-        counts = jnp.maximum(jnp.sum(own, axis=1, keepdims=True), 1)
+        counts = jnp.sum(own, axis=1, keepdims=True)  # 0 makes the mean NaN
         return (own @ flatten(batch.x) / counts).reshape(-1, *batch.x.shape[1:])
 
     def init(key, distilled0):
@@ -131,7 +133,7 @@ def make(
         if select not in _MADE:
             return chosen(state, batch, choose(key, batch, ipc))
         first = selection.best(jnp.zeros(len(batch.y)), selection.members(batch.y), 1)
-        x, y = construct(key, batch, ipc), jnp.repeat(batch.y[first[:, 0]], ipc, axis=0)
+        x, y = construct(key, batch, ipc), jnp.repeat(taken(batch.y, first[:, 0]), ipc, axis=0)
         return finished(state, batch, x, y, jnp.full_like(state.rows, -1))
 
     return Method(init, step, lambda state: Distilled(state.x, state.y))
@@ -139,8 +141,7 @@ def make(
 
 def start(where: str, distilled0: Distilled, *, one: bool = False) -> State:
     """The state before the step; with ``one``, ``m`` must be ``k``."""
-    checks.same_length(where, "x", distilled0.x, "y", distilled0.y)
-    x, y = (jnp.array(a, jnp.result_type(a, jnp.float32)) for a in distilled0[:2])  # copies: a state may be donated
+    x, y = _inputs.start(where, distilled0)
     checks.divides(where, "number of points", x.shape[0], "number of classes", y.shape[1])
     checks.require(
         not one or x.shape[0] == y.shape[1],
@@ -152,25 +153,24 @@ def start(where: str, distilled0: Distilled, *, one: bool = False) -> State:
 
 def check_batch(where: str, state: State, batch: Batch) -> None:
     """The batch must fit the set, and each class have as many images as are to be chosen."""
-    checks.same_classes(where, "y_s", state.y, "y_t", batch.y)
-    checks.same_example_shape(where, "x_s", state.x, "x_t", batch.x)
-    m, n = state.x.shape[0], batch.x.shape[0]
-    checks.require(m <= n, where, f"{m} images cannot be chosen from a batch of {n}; give a larger one, or lower ipc")
-    if not checks.is_traced(batch.y):
-        counts = np.bincount(np.asarray(batch.y).argmax(axis=1), minlength=batch.y.shape[1])
-        ipc = m // len(counts)
-        few = int(counts.argmin())
-        checks.require(
-            counts[few] >= ipc,
-            where,
-            f"class {few} has {counts[few]} images in the batch and {ipc} are to be chosen; lower ipc",
-        )
+    _inputs.fit(where, state.x, state.y, batch)
+    own: Any = selection.members(batch.y)
+    if not checks.is_traced(batch.y):  # what is computed of it may be traced even then
+        own = np.arange(batch.y.shape[1])[:, None] == np.asarray(batch.y).argmax(axis=1)
+    selection.require_enough(where, own, state.x.shape[0] // batch.y.shape[1])
 
 
 def chosen(state: State, batch: Batch, rows: jax.Array) -> tuple[State, Info]:
     """What a step gives for ``rows [k, ipc]`` of the batch."""
     rows = rows.reshape(-1)
-    return finished(state, batch, batch.x[rows], batch.y[rows], rows)
+    return finished(state, batch, taken(batch.x, rows), taken(batch.y, rows), rows)
+
+
+def taken(a: jax.Array, rows: jax.Array) -> jax.Array:
+    """``a[rows]`` of ``a [n, ...]``, with NaN for row -1, of which a run says that it is not finite."""
+    some = a[rows]
+    missing = (rows < 0).reshape(-1, *[1] * (some.ndim - 1))
+    return jnp.where(missing, jnp.nan, some)
 
 
 def finished(state: State, batch: Batch, x: jax.Array, y: jax.Array, rows: jax.Array) -> tuple[State, Info]:
@@ -217,6 +217,7 @@ def clusters(key: jax.Array, h: jax.Array, own: jax.Array, ipc: int) -> tuple[ja
     Returns:
       ``(rows [k, ipc], centres [k, ipc, p])``: the row of each cluster that is nearest to its centre, and the centres.
     """
+    selection.require_enough("coreset.clusters", own, ipc)
     k = own.shape[0]
     like = jax.ShapeDtypeStruct((k, ipc), jnp.int32), jax.ShapeDtypeStruct((k, ipc, h.shape[1]), h.dtype)
     seed = jax.random.bits(key, dtype="uint32")
@@ -230,6 +231,10 @@ def _host_clusters(ipc, seed, h, own):
     rows, centres = [], []
     for c, of_class in enumerate(own):
         indices = np.flatnonzero(of_class)
+        if len(indices) < ipc:  # as under jit in core.selection
+            rows.append(np.full(ipc, -1))
+            centres.append(np.full((ipc, h.shape[1]), np.nan))
+            continue
         seed_of_class = (int(seed) + c) % 2**32
         found: Any = cluster.KMeans(ipc, n_init="auto", random_state=seed_of_class).fit(h[indices])
         distances = found.transform(h[indices])

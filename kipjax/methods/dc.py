@@ -156,7 +156,7 @@ def make(
         outer_steps, epochs = (given or listed for given, listed in zip((outer, inner), loops(sets.x_s.shape[1])))
         variables = at(network_key, state, outer_steps, epochs)
         if "batch_stats" in variables:
-            some = batch.x[:, :statistics_size]
+            some = sets.x_t[:, :statistics_size]
             variables = {**variables, **network.train_forward(model, variables, _flat(some))[1]}
         keys = jax.random.split(augment_key, len(sets.x_s))
         distances, slopes = _sgd.each(lambda one: match(variables, *one), (keys, *sets), classes)

@@ -18,7 +18,7 @@ import optax
 from flax import linen as nn
 
 from kipjax import checks
-from kipjax.core import krr, labels, losses
+from kipjax.core import krr, labels, losses, precision
 from kipjax.methods import _pooled
 from kipjax.methods._pooled import PoolOptions
 from kipjax.models import network
@@ -109,6 +109,7 @@ def make(
     checks.at_least(where, "reg", reg, 0.0)
     checks.one_of(where, "reg_unit", reg_unit, krr.REG_UNITS)
     checks.whole(where, "decay_steps", decay_steps, 0)
+    precision.check(where, "solve_dtype", solve_dtype)
     rate = optax.cosine_decay_schedule(learning_rate, decay_steps, 0.1) if decay_steps else learning_rate
 
     def meta_gradient(key, variables, learned, memory, batch):

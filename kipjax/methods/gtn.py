@@ -29,7 +29,7 @@ from jax import lax
 
 from kipjax import checks
 from kipjax.core import labels, losses, unroll
-from kipjax.methods import dd
+from kipjax.methods import _inputs, dd
 from kipjax.models import network, teaching
 from kipjax.types import Batch, Distilled, Method, PyTree
 
@@ -245,8 +245,7 @@ def make(
         return teaching.Generator(tuple(shape), hidden, filters, weight_norm)
 
     def init(key, distilled0):
-        checks.same_length(where, "x", distilled0.x, "y", distilled0.y)
-        x, y = (jnp.asarray(a, jnp.result_type(a, jnp.float32)) for a in distilled0[:2])
+        x, y = _inputs.start(where, distilled0)
         y = dd.curriculum(dd.uncentred(y), inner_steps)
         g_key, z_key = jax.random.split(key)
         z = jax.random.normal(z_key, (*y.shape[:2], latent_size), x.dtype)
@@ -256,7 +255,7 @@ def make(
         return State(learned, adam.init(_pick(learned, names)), jnp.zeros(x.shape[1:], x.dtype))
 
     def step(key, state, batch):
-        checks.same_classes(where, "the set's y", state.learned.y[0], "batch.y", batch.y)
+        batch = _inputs.targets(where, state.blank[None], state.learned.y[0], batch)
         order_key, learner_key, dropout_key = jax.random.split(key, 3)
         variables = network.init(model, learner_key, state.blank[None])
         real = Batch(batch.x, labels.classes(batch.y))

@@ -29,7 +29,7 @@ from jax import lax
 from kipjax import checks
 from kipjax.core import exact, precision
 from kipjax.kernels.basic import FeatureMap
-from kipjax.methods import _teacher
+from kipjax.methods import _inputs, _teacher
 from kipjax.types import Distilled, KernelFn, Method
 
 __all__ = ["IMAGES", "LABELS", "RELABEL", "Info", "State", "make"]
@@ -41,13 +41,14 @@ _NOISE = 0.1  # of the standard deviation of the least D, in the authors' progra
 
 
 class State(NamedTuple):
-    """The set ``x [m, ...]``, ``y [m, k]``, its teacher's ``weights [p, k]``, zero before the step, and the absolute
-    ridge ``reg []`` that it is to be used with."""
+    """The set ``x [m, ...]``, ``y [m, k]``, its teacher's ``weights [p, k]``, the absolute ridge ``reg []`` that it is
+    to be used with, and ``error []`` as in ``Info``; weights and error are zero before the step."""
 
     x: jax.Array
     y: jax.Array
     weights: jax.Array
     reg: jax.Array
+    error: jax.Array
 
 
 class Info(NamedTuple):
@@ -94,9 +95,9 @@ def make(
       labels: of images that are made: ``"given"``, those of the start; or ``"teacher"``, the teacher's on the images of
         the start, which brings real images closer, if they are of the teacher's rank (those of the start if not).
       relabel: solve the labels again for the images that were found: ``"always"``, ``"never"``, or ``"auto"``, where
-        not all features can be reached.
-      reg: the student's ridge lambda_S, absolute. Above ``Info.reg_limit`` it is clamped to that, as ``Info.reg`` says
-        and, outside jit, a warning; the set must be used with ``Info.reg``.
+        not all features can be reached. If the set is not exact even so, that is said as a clamped ridge is.
+      reg: the student's ridge lambda_S, absolute. Above ``Info.reg_limit`` it is clamped to that, as ``Info.reg``, the
+        ``remarks`` of ``Method.usage`` and, outside jit, a warning say; the set must be used with ``Info.reg``.
       root: which features of the two that belong to a positive ridge, ``"larger"`` or ``"smaller"``.
       validation: fraction of the targets that are held out to choose the teacher's ridge; 0 for ``teacher_reg``.
       teacher_reg: the teacher's absolute ridge if ``validation`` is 0.
@@ -122,18 +123,15 @@ def make(
 
     def init(key, distilled0):
         del key
-        checks.same_length("krr_exact.init", "x", distilled0.x, "y", distilled0.y)
-        x, y = (jnp.array(a, jnp.result_type(a, jnp.float32)) for a in distilled0[:2])  # copies: a state may be donated
+        x, y = _inputs.start("krr_exact.init", distilled0)
         if images != "fixed":
             _check_reachable("krr_exact.init", feature_map, x.shape[1:], relabel)
-            _check_labels("krr_exact.init", y, labels)
+            _check_labels("krr_exact.init", distilled0.y, labels)
         p = jax.eval_shape(feature_map.features, x).shape[1]
-        return State(x, y, jnp.zeros((p, y.shape[1]), x.dtype), jnp.asarray(reg, x.dtype))
+        return State(x, y, jnp.zeros((p, y.shape[1]), x.dtype), jnp.asarray(reg, x.dtype), jnp.zeros((), x.dtype))
 
     def step(key, state, batch):
-        checks.same_classes("krr_exact.step", "y_s", state.y, "y_t", batch.y)
-        checks.same_example_shape("krr_exact.step", "x_s", state.x, "x_t", batch.x)
-        checks.require(batch.x.shape[0] > 0, "krr_exact.step", "the batch is empty; it must hold the targets")
+        _inputs.fit("krr_exact.step", state.x, state.y, batch)
         _check_convention("krr_exact.step", state.y, batch.y, labels, images)
         teacher_key, noise_key = jax.random.split(key)
         split = _teacher.hold_out(teacher_key, batch, validation)
@@ -147,13 +145,28 @@ def make(
             return set_[:2], found.weights, Info(*set_[2:], found.reg, found.accuracy)
 
         (x, y), weights, info = precision.run_in(dtype, solve, state.x, state.y, noise)
-        if not checks.is_traced(info) and info.reg < reg * (1 - 1e-6):
-            text = f"krr_exact.step: reg is {reg:g}, above its bound {float(info.reg_limit):g}, and was clamped to it"
-            warnings.warn(text, stacklevel=2)
-        return State(x, y, weights, info.reg), info
+        new = State(x, y, weights, info.reg, info.error)
+        for remark in () if checks.is_traced(new) else remarks(new):
+            warnings.warn(f"krr_exact.step: {remark}", stacklevel=2)
+        return new, info
+
+    def remarks(state):
+        """What is not as it was asked for."""
+        (m, *shape), p = state.x.shape, len(state.weights)
+        found, obstacle = [], feature_map.obstacle(tuple(shape))
+        if state.reg < reg * (1 - 1e-6):
+            found.append(f"reg is {reg:g}, above its bound {float(state.reg):g}, and was clamped to it")
+        if obstacle and images != "fixed" and state.error > 10 * float(jnp.finfo(state.x.dtype).eps) ** 0.5:
+            found.append(
+                f"{feature_map.name} cannot be inverted on examples of shape {tuple(shape)}: {obstacle}; labels were "
+                f"solved anew, and with {m} points |W_S - W| / |W| is {float(state.error):.2g}; points as many as "
+                f"features ({p}) make it 0"
+            )
+        return found
 
     def usage(state):
-        return {"reg": float(state.reg)}
+        said = remarks(state)
+        return {"reg": float(state.reg), **({"remarks": said} if said else {})}
 
     return Method(init, step, lambda state: Distilled(state.x, state.y), usage)
 
@@ -256,8 +269,7 @@ def _check_reachable(where, feature_map, shape, relabel):
     checks.require(
         not obstacle or relabel != "never",
         where,
-        f"{feature_map.name} cannot be inverted on examples of shape {shape}: {obstacle}; allow relabel='auto', or "
-        "make no layer wider than the one before it",
+        f"{feature_map.name} cannot be inverted on examples of shape {shape}: {obstacle}; allow relabel='auto'",
     )
 
 

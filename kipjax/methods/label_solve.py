@@ -18,6 +18,7 @@ from jax import lax
 from kipjax import checks
 from kipjax.core import krr, loop, precision
 from kipjax.kernels import batching
+from kipjax.methods import _inputs
 from kipjax.types import Batch, Distilled, KernelFn, Method
 
 __all__ = ["Info", "State", "make", "target_moments"]
@@ -99,8 +100,7 @@ def make(
 
     def init(key, distilled0):
         del key
-        checks.same_length("label_solve.init", "x", distilled0.x, "y", distilled0.y)
-        x, y = (jnp.array(a, jnp.result_type(a, jnp.float32)) for a in distilled0[:2])  # copies
+        x, y = _inputs.start("label_solve.init", distilled0)
         if accumulate == 1:
             return State(x, y)
         nothing = krr.moments(jnp.zeros((0, len(x)), x.dtype), y[:0])
@@ -122,8 +122,7 @@ def make(
 
     def step(key, state, batch):
         del key
-        checks.same_classes("label_solve.step", "y_s", state.y, "y_t", batch.y)
-        checks.require(batch.x.shape[0] > 0, "label_solve.step", "the batch is empty; it must hold the targets")
+        _inputs.fit("label_solve.step", state.x, state.y, batch)
         targets = lax.stop_gradient(batch)  # no argument of run_in, which would copy it in the precision of the solve
         if state.steps is None:
             labels, info, _ = precision.run_in(dtype, lambda x, y: solve(x, y, (), targets, True), state.x, state.y)

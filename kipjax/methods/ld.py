@@ -30,6 +30,7 @@ from jax import lax
 from kipjax import checks
 from kipjax.core import krr, labels, losses
 from kipjax.data import draw
+from kipjax.methods import _inputs
 from kipjax.models import network
 from kipjax.types import Batch, Distilled, Method, PyTree
 
@@ -264,16 +265,14 @@ def make(
     take = {"ridge": _ridge_step, "second_order": _second_order_step}[form]
 
     def init(key, distilled0):
-        checks.same_length(where, "x", distilled0.x, "y", distilled0.y)
-        dtype = jnp.result_type(*distilled0[:2], jnp.float32)
-        x, y = (jnp.array(a, dtype) for a in distilled0[:2])  # copies: a state may be donated
+        x, y = _inputs.start(where, distilled0)
         m, k = y.shape
         y = jnp.full_like(y, 1 / k) if learn_labels else y
         errors = watch(window or patience_for(m, k), x.dtype)
         return State(x, y, of_labels.init(y), _fresh(key, model, x, k, options), errors)
 
     def step(key, state, batch):
-        checks.same_classes(where, "the set's y", state.y, "batch.y", batch.y)
+        batch = _inputs.targets(where, state.x, state.y, batch)
         draw_key, fresh_key = jax.random.split(key)
         m, k = state.y.shape
         rows = draw.without_replacement(draw_key, min(batch_size, m), m)
@@ -383,4 +382,4 @@ def _forward(model, variables, x, key):
     (logits, h), statistics = model.apply(
         variables, x, train=True, features=True, mutable=collections, rngs={"dropout": key}
     )
-    return logits, h, dict(statistics)
+    return logits, h, network.same_types(dict(statistics), variables)

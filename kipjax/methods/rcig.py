@@ -190,6 +190,7 @@ def make(
             where, inner=(inner_steps, inner_step_size), hessian=(hessian_steps, hessian_step_size)
         )
     checks.within(where, "ema_decay", ema_decay, 0.0, 0.9999)
+    checks.at_least(where, "dense_limit", dense_limit, 0.0)
 
     options = _Options(
         loss, margin, reg, flip, subsample, block_size, solve_dtype, cg_tol, cg_steps, dense_limit,
@@ -433,8 +434,8 @@ def _require_room(rows, net, x_s, limit):
     checks.require(
         not free or need <= free,
         "rcig",
-        f"solve='dense' needs a matrix of nC = {rows} rows and their Jacobian, {need / 1e6:.0f} MB, and "
-        f"{(free or 0) / 1e6:.0f} MB are free; use solve='cg', or fewer distilled images",
+        f"solve='dense' needs a matrix of nC = {rows} rows and their Jacobian, {checks.size_text(need)}, and "
+        f"{checks.size_text(free or 0)} are free; use solve='cg', or fewer distilled images",
     )
 
 

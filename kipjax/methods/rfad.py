@@ -24,9 +24,9 @@ from flax import linen as nn
 from jax import lax
 
 from kipjax import checks
-from kipjax.core import krr, losses
+from kipjax.core import krr, losses, precision
 from kipjax.kernels import random_features
-from kipjax.methods import _pooled
+from kipjax.methods import _inputs, _pooled
 from kipjax.models import network
 from kipjax.types import Batch, Distilled, KernelFn, Method
 
@@ -173,6 +173,7 @@ def make(
     )  # fmt: skip
     checks.at_least(where, "patience", patience, validate_every)
     checks.whole(where, "block_size", block_size, 0)
+    precision.check(where, "solve_dtype", solve_dtype)
     learned = {"x": learn_images, "y": learn_labels, "transform": learn_transform, "log_temp": loss == "platt"}
     some = any((learn_images, learn_labels, learn_transform))
     checks.require(some, where, "nothing is learned; set learn_images or learn_labels")
@@ -193,8 +194,9 @@ def make(
         return outer_loss(kernel_fn, x_s, at.y, at.log_temp, batch, loss=loss, reg=reg, solve_dtype=solve_dtype)
 
     def init(key, distilled0):
-        checks.same_length("rfad.init", "x", distilled0.x, "y", distilled0.y)
-        x, y = (jnp.array(a, jnp.result_type(a, jnp.float32)) for a in distilled0[:2])  # copies: a state may be donated
+        x, y = _inputs.start("rfad.init", distilled0)
+        if validation is not None:
+            _inputs.fit("rfad.init, validation", x, y, validation)
         transform = jnp.eye(x[0].size, dtype=x.dtype) if learn_transform else None
         start: Any = Learned(x, y, transform, jnp.zeros((), x.dtype))
         count = jnp.zeros((), jnp.int32)
@@ -209,13 +211,16 @@ def make(
             kernel_fn = random_kernel(
                 jax.random.wrap_key_data(best.key, impl="threefry2x32"), learned.x, validation_networks
             )
-            value = objective(learned, kernel_fn, validation, frozen)[0].astype(best.loss.dtype)
+            value = objective(learned, kernel_fn, _inputs.typed(learned.x, validation), frozen)[0].astype(
+                best.loss.dtype
+            )
             found = Best(learned, value, count, best.key)
             return jax.tree.map(lambda a, b: jnp.where(value < best.loss, a, b), found, best)
 
         return lax.cond(count % validate_every == 0, look, lambda: best)
 
     def step(key, state, batch):
+        batch = _inputs.targets("rfad.step", state.learned.x, state.learned.y, batch)
         kernel_fn = random_kernel(key, state.learned.x, networks)
         slope = jax.value_and_grad(objective, has_aux=True)
         (value, accuracy), gradient = slope(state.learned, kernel_fn, batch, state.frozen)

@@ -13,7 +13,18 @@ from flax import linen as nn
 from kipjax import checks
 from kipjax.types import PyTree
 
-__all__ = ["forward", "init", "join_head", "require_features", "split_head", "train_features", "train_forward"]
+__all__ = [
+    "forward",
+    "init",
+    "join_head",
+    "require_features",
+    "require_linear_head",
+    "require_outputs",
+    "same_types",
+    "split_head",
+    "train_features",
+    "train_forward",
+]
 
 
 def require_features(where: str, model: Any) -> None:
@@ -60,9 +71,36 @@ def forward(model: nn.Module, variables: dict[str, PyTree], x: jax.Array) -> Any
 def train_forward(
     model: nn.Module, variables: dict[str, PyTree], x: jax.Array, **rngs: jax.Array
 ) -> tuple[jax.Array, dict[str, PyTree]]:
-    """``(logits [n, k], statistics)`` in training mode; ``statistics`` are the updated collections besides params."""
+    """``(logits [n, k], statistics)`` in training mode; ``statistics`` are the updated collections besides params.
+
+    They keep their types, whatever that of ``x`` is, so that training can be a loop.
+    """
     logits, statistics = model.apply(variables, x, train=True, mutable=_collections(variables), rngs=rngs)
-    return logits, dict(statistics)
+    return logits, same_types(dict(statistics), variables)
+
+
+def same_types(statistics: dict[str, PyTree], variables: dict[str, PyTree]) -> dict[str, PyTree]:
+    """Updated collections of variables in the types that they had."""
+    return {
+        name: jax.tree.map(lambda new, old: new.astype(old.dtype), found, variables[name])
+        for name, found in statistics.items()
+    }
+
+
+def require_linear_head(where: str, model: nn.Module, x: jax.Array) -> None:
+    """The last layer must be linear, for methods that solve for it.
+
+    Raises:
+      InputError: ``head`` has other parameters than a kernel and a bias.
+    """
+    params = jax.eval_shape(lambda: model.init(jax.random.key(0), x[:1], features=True))["params"]
+    other = sorted(set(params.get("head", {})) - {"kernel", "bias"})
+    checks.require(
+        not other,
+        where,
+        f"the last layer of {type(model).__name__} has {', '.join(other)} besides kernel and bias, and this method "
+        "solves for a linear one; build the model with classifier='linear'",
+    )
 
 
 def require_outputs(where: str, model: nn.Module, x: jax.Array, k: int) -> None:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from kipjax import checks
 from kipjax.core import selection
 from tests.reference import exact as reference
 
@@ -73,6 +74,39 @@ def test_drawing_follows_the_weights():
     assert not set(np.asarray(selection.without_replacement(jax.random.key(0), weights, own, 6))[1]) - set(
         np.flatnonzero(LABELS == 1)
     )
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda given, own: selection.herding(given, 0), "ipc is 0; it must be a whole number"),
+        (lambda given, own: selection.k_center(given, 0), "ipc is 0"),
+        (lambda given, own: selection.herding(given, 7), "class 1 has 6 images in the batch and 7 are to be chosen"),
+        (lambda given, own: selection.k_center(given, 7), "class 1 has 6 images"),
+        (lambda given, own: selection.best(jnp.ones(27), own, 7), "class 1 has 6 images"),
+        (lambda given, own: selection.best(jnp.ones(27), own, 10), "30 images cannot be chosen from a batch of 27"),
+        (lambda given, own: selection.best(jnp.ones(26), own, 1), r"scores has shape \(26,\) and own \(3, 27\)"),
+        (lambda given, own: selection.without_replacement(jax.random.key(0), jnp.ones(27), own, 7), "class 1 has 6"),
+        (lambda given, own: selection.leverage_scores(jnp.ones((2, 3)), 1.0), r"k has shape \(2, 3\)"),
+        (lambda given, own: selection.members(jnp.arange(3)), r"y has shape \(3,\)"),
+    ],
+)
+def test_bad_input(call, words):
+    with pytest.raises(checks.InputError, match=words):
+        call(selection.products(jnp.asarray(H), jnp.asarray(Y)), selection.members(jnp.asarray(Y)))
+
+
+def test_under_jit_the_rows_that_a_class_lacks_are_minus_one():
+    """Scores of minus infinity are scores as well."""
+    rules = {
+        "herding": selection.herding,
+        "k_center": selection.k_center,
+        "best": lambda given, ipc: selection.best(jnp.full(27, -jnp.inf), given.members, ipc),
+    }
+    for name, rule in rules.items():
+        rows = np.asarray(jax.jit(lambda h, y, rule=rule: rule(selection.products(h, y), 8))(H, Y))
+        assert (rows[1] >= 0).sum() == 6 and (rows[[0, 2]] >= 0).all(), name
+        assert all(set(LABELS[some[some >= 0]]) == {c} for c, some in enumerate(rows)), name
 
 
 def test_forgetting_events_are_counted_over_presentations():

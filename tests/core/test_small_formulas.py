@@ -63,6 +63,12 @@ def test_run_in_computes_wide_and_returns_narrow():
     assert out[0].dtype == jnp.float32 and out[1].dtype == jnp.int32
 
 
+def test_the_margin_is_the_gap_to_the_second_class_up_to_a_cap_and_zero_for_one_class():
+    y = jnp.array([[0.5, 0.1, 0.2], [0.0, 1.0, 0.0]])
+    assert float(labels.margin(y, 0.4)) == pytest.approx((0.3 + 0.4) / 2)
+    assert float(labels.margin(y[:, :1], 0.4)) == 0.0
+
+
 class Info(NamedTuple):
     loss: jax.Array
 

@@ -31,6 +31,28 @@ def test_it_needs_a_network():
         cross_arch.evaluate(krr.subset(jax.random.key(0), parts, 6), parts, {})
 
 
+def test_networks_may_be_given_by_name(monkeypatch):
+    """As ``models.get`` writes them: a list, or with another name to be shown."""
+    parts, asked = task(), []
+    monkeypatch.setattr(train, "evaluate", lambda made, task, model, *, name, **options: asked.append((name, model)))
+    some = krr.subset(jax.random.key(0), parts, 6)
+    for given in (["mlp", "mlp:batch"], {"a": "mlp", "b": {"name": "mlp", "norm": "batch"}, "c": Linear(3)}):
+        cross_arch.evaluate(some, parts, given)
+    assert [name for name, _ in asked] == ["mlp", "mlp:batch", "a", "b", "c"]
+    assert [getattr(model, "norm", "") for _, model in asked] == ["none", "batch", "none", "batch", ""]
+    for given in (["mlpx"], {"a": "mlpx"}):
+        with pytest.raises(checks.InputError, match="name is 'mlpx'; choose one of convnet"):
+            cross_arch.evaluate(some, parts, given)
+    with pytest.raises(checks.InputError, match="model 'a' is 3; give a flax module, or one of these names: convnet"):
+        cross_arch.evaluate(some, parts, {"a": 3})
+
+
+def test_a_protocol_is_needed():
+    parts = task()
+    with pytest.raises(checks.InputError, match=r"protocol is None; give a Protocol, or the name of one: .*rcig"):
+        cross_arch.evaluate(krr.subset(jax.random.key(0), parts, 6), parts, {"a": Linear(3)}, protocol=None)
+
+
 def test_networks_by_name_fit_the_task():
     parts = task()
     assert train.build("mlp", parts).num_classes == 3

@@ -133,7 +133,7 @@ RCIG = {
     "fashion_mnist": {"": (15000, False, 0, 5e-4), "10": (10000, False, 0, 5e-4), "50": (5000, False, 0, 5e-4)},
     "cifar10": {"": (15000, True, 0, 5e-4), "10": (10000, True, 0, 5e-4), "50": (5000, True, 0, 5e-4)},
     "cifar100": {"": (10000, True, 0, 5e-4), "10": (5000, True, 0, 5e-4), "50": (4000, False, 2000, 5e-4)},
-    "tiny_imagenet": {"": (5000, True, 0, 5e-4), "10": (2000, False, 500, 5e-4)},
+    "tiny_imagenet": {"": (5000, True, 0, 5e-3), "10": (2000, False, 500, 5e-3)},
     "imagenette": {"": (6000, True, 0, 5e-2), "10": (3000, True, 0, 5e-2)},
 }
 
@@ -146,10 +146,23 @@ def test_rows_of_rcigs_table():
             assert config.init.ipc == int(variant or 1), (name, variant)
             found = (config.steps, config.method.flip, config.method.subsample, config.method.reg)
             assert found == (steps, flip, subsample, reg), (name, variant)
+            augmented = (name, variant) in (("mnist", "50"), ("cifar100", "50"), ("tiny_imagenet", "10"))
+            assert config.evaluation.protocol == ("rcig_aug" if augmented else "rcig"), "table S3"
             assert config.model.activation == ("relu" if "image" in name else "softplus"), name
             assert (config.batch.size, config.batch.kind, config.model.width) == (1024, "uniform", 128)
             assert (config.method.pool_size, config.method.pool_max_age, config.method.inner_steps) == (30, 100, 20)
             assert (config.data.preprocess.kind == "zca") == ("mnist" not in name)
+
+
+def test_words_of_a_variant_add_up():
+    config = module("configs/rcig/cifar100.py").get_config("10,adam")
+    assert (config.init.ipc, config.steps, config.method.solve) == (10, 5000, "adam")
+    for path in ("configs/rcig/fashion_mnist.py", "configs/cig/fashion_mnist.py", "configs/vig/fashion_mnist.py"):
+        assert module(path).get_config("cpu").method.learning_rate == 0.01, path
+    with pytest.raises(checks.InputError, match="variant is 'dense'; choose one of 10, 50"):
+        module("configs/rcig/mnist.py").get_config("10,dense")
+    with pytest.raises(checks.InputError, match="variant is '50'; choose one of 10, cpu"):
+        module("configs/frepo/tiny_imagenet.py").get_config("50")
 
 
 def test_rows_of_frepos_and_rfads_tables():

@@ -4,6 +4,7 @@ import importlib
 import os
 import pathlib
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -136,7 +137,7 @@ def test_unwritable_workdir(tmp_path):
 
 def test_a_run_that_does_not_fit_is_refused_with_the_numbers(tmp_path, monkeypatch):
     monkeypatch.setattr(trainer.sharding, "free_memory", lambda: 1000)
-    with pytest.raises(checks.InputError, match=r"a step needs \d+\.\d MB of memory and 0.0 MB are free; lower"):
+    with pytest.raises(checks.InputError, match=r"a step needs [\d.]+ [kM]B of memory and 1 kB are free; lower"):
         trainer.run(load("configs/kip/digits.py"), str(tmp_path))
     assert not (tmp_path / "distilled.npz").exists()
 
@@ -163,6 +164,43 @@ def test_a_diverged_run_says_step_quantity_and_cause(tmp_path):
     with pytest.raises(checks.NumericalError, match=r"loss.* not finite by step 2; .* does not factorise \(raise"):
         trainer.run(config, str(tmp_path))
     assert not (tmp_path / "distilled.npz").exists()
+
+
+def test_labels_and_counts_are_looked_at_before_anything_is_compiled(tmp_path, monkeypatch):
+    """Inside jit a method sees no values."""
+    monkeypatch.setattr(trainer, "train", None)
+    for path, changes, words in (
+        (
+            "coreset",
+            {"init.kind": "noise", "init.ipc": 143},
+            r"class \d has 1\d\d images in the batch and 143 are to be",
+        ),
+        ("krr_exact", {"init.scale": 0.0}, "labels y have rank 0 and there are 10 classes"),
+    ):
+        config = load(f"configs/{path}/digits.py")
+        config.update_from_flattened_dict(changes)
+        with pytest.raises(checks.InputError, match=words):
+            trainer.run(config, str(tmp_path / path))
+
+
+def test_a_ridge_that_was_clamped_is_said_and_travels_with_the_set(tmp_path, capsys):
+    config = load("configs/krr_exact/digits.py")
+    config.method.reg = 1e9
+    trainer.run(config, str(tmp_path))
+    printed = capsys.readouterr().out
+    assert re.search(r"note: reg is 1e\+09, above its bound [\d.]+, and was clamped to it", printed)
+    meta = kipjax.load(tmp_path / "distilled.npz").meta
+    assert meta["remarks"][0] in printed and meta["reg"] < 1e9
+
+
+def test_a_process_in_float64(tmp_path):
+    """Images are read in 32 bits and labels made in 64."""
+    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(ROOT / ".jax_cache"), "JAX_ENABLE_X64": "1"}
+    flags = command("--config=configs/krr_exact/digits.py:tiny", f"--workdir={tmp_path}")
+    done = subprocess.run(flags, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    made = kipjax.load(tmp_path / "distilled.npz").distilled
+    assert made.x.dtype == made.y.dtype == np.float64
 
 
 def test_a_full_disk_leaves_no_half_written_artifact(tmp_path, monkeypatch):

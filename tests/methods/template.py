@@ -9,10 +9,10 @@ values.
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from kipjax import checks
 from kipjax.core import krr
+from kipjax.methods import _inputs
 from kipjax.types import Batch, Distilled, KernelFn, Method
 
 
@@ -39,9 +39,10 @@ def make(kernel_fn: KernelFn, *, learning_rate: float = 0.1, reg: float = 1e-3) 
     checks.at_least("template.make", "learning_rate", learning_rate, 0.0, strict=True)
 
     def init(key: jax.Array, distilled0: Distilled) -> State:
-        return State(jnp.array(distilled0.x), jnp.array(distilled0.y))  # copies: a state may be donated
+        return State(*_inputs.start("template.init", distilled0))
 
     def step(key: jax.Array, state: State, batch: Batch) -> tuple[State, Info]:
+        batch = _inputs.targets("template.step", state.x, state.y, batch)
         loss, gradient = jax.value_and_grad(lambda x: outer_loss(kernel_fn, x, state.y, batch, reg=reg))(state.x)
         return state._replace(x=state.x - learning_rate * gradient), Info(loss)
 

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from kipjax import models
+from kipjax.checks import InputError
 from kipjax.core import loop
 from kipjax.kernels import basic, feature_maps, infinite
 from kipjax.methods import METHODS
@@ -169,6 +171,64 @@ def test_step_keeps_structure_shapes_and_dtypes(parts):
     assert isinstance(made, Distilled)
     assert made.x.shape == start.x.shape and made.y.shape == start.y.shape
     assert made.x.dtype == start.x.dtype and made.y.dtype == start.y.dtype
+
+
+MIXED = [("float32", "float64", "float32", "float64"), ("float32", "float32", "float64", "float32")]
+
+
+@pytest.mark.parametrize(
+    ("name", "types"), [(name, MIXED[0]) for name in CASES] + [(name, MIXED[1]) for name in sorted(FIRST)]
+)
+def test_a_state_has_one_type_whatever_the_inputs_have(name, types, x64):
+    """Where 64-bit types are on images often come in 32 bits and labels in 64, and targets in others again."""
+    first, options = CASES[name]
+    wide = types[1]
+    method = (METHODS | {"template": template.make})[name.split(",")[0]](first(), **options)
+    x_s, y_s, x_t, y_t = (np.dtype(word) for word in types)
+    start = Distilled(jax.ShapeDtypeStruct((M, 4, 4, 1), x_s), jax.ShapeDtypeStruct((M, K), y_s))
+    batch = jax.eval_shape(lambda: BATCHES.get(name.split(",")[0], flat_batch)(jax.random.key(0), first()))
+    batch = Batch(*(jax.ShapeDtypeStruct(leaf.shape, t) for leaf, t in zip(batch, (x_t, y_t))))
+    state = jax.eval_shape(method.init, jax.random.key(0), start)
+    after, _ = jax.eval_shape(method.step, jax.random.key(0), state, batch)
+    assert jax.tree.map(lambda a: (a.shape, a.dtype), after) == jax.tree.map(lambda a: (a.shape, a.dtype), state)
+    made = jax.eval_shape(method.distilled, after)
+    assert made.x.dtype == made.y.dtype == wide
+
+
+UNFIT = {
+    "y has shape .*; expected .points, classes.": lambda start, batch: (start._replace(y=start.y[:, 0]), batch),
+    "the set is empty": lambda start, batch: (Distilled(start.x[:0], start.y[:0]), batch),
+    "y_s has 3 columns and y_t has 2": lambda start, batch: (start, batch._replace(y=batch.y[:, :2])),
+    "x_s has examples of shape .4, 4, 1. and x_t of shape .5, 4, 1.": lambda start, batch: (
+        start,
+        batch._replace(x=jnp.ones((B, 5, 4, 1))),
+    ),
+    "both need the same number of rows": lambda start, batch: (start, batch._replace(x=batch.x[1:])),
+    "the batch is empty": lambda start, batch: (start, Batch(batch.x[:0], batch.y[:0])),
+}
+
+
+@pytest.mark.parametrize("words", UNFIT, ids=range(len(UNFIT)))
+@pytest.mark.parametrize("name", ["kip", "label_solve", "krr_exact", "coreset", "frepo", "rfad", "dd"])
+def test_inputs_that_do_not_fit_are_named(name, words):
+    first, options = CASES[name]
+    method = METHODS[name](first(), **options)
+    start, batch = Distilled(jnp.ones((M, 4, 4, 1)), jnp.eye(K)[jnp.arange(M) % K]), flat_batch(jax.random.key(0), None)
+    start, batch = UNFIT[words](start, batch)
+    with pytest.raises(InputError, match=words):
+        state = jax.eval_shape(method.init, jax.random.key(0), start)
+        jax.eval_shape(method.step, jax.random.key(0), state, batch)
+
+
+@pytest.mark.parametrize("name", ["vig", "cig", "rcig", "frepo"])
+def test_networks_that_do_not_fit_are_named(name):
+    start = Distilled(jnp.ones((M, 4, 4, 1)), jnp.eye(K)[jnp.arange(M) % K])
+    wide = METHODS[name](networks.Small(K + 1), pool_size=1)
+    with pytest.raises(InputError, match=f"the model has 4 outputs and the labels 3 columns; .* num_classes={K}"):
+        jax.eval_shape(wide.init, jax.random.key(0), start)
+    cosine = METHODS[name](models.get("mlp", num_classes=K, width=4, classifier="cosine"), pool_size=1)
+    with pytest.raises(InputError, match="the last layer of MLP has scale besides kernel and bias"):
+        jax.eval_shape(cosine.init, jax.random.key(0), start)
 
 
 def test_step_is_pure_and_agrees_under_jit(parts):

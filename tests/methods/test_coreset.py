@@ -146,6 +146,24 @@ def test_bad_input(make, words):
         make()
 
 
+@pytest.mark.parametrize("select", coreset.SELECTIONS)
+def test_under_jit_a_class_that_is_too_small_takes_nothing_from_others(select):
+    """What it lacks is NaN, and so is what a run reports; the other classes are as they would be."""
+    ipc = 1 if select == "class_means" else 3
+    few = np.flatnonzero((LABELS != 1) | (np.cumsum(LABELS == 1) < ipc))
+    method = coreset.make(LINEAR, select=select, draws=2, score_size=5)
+    state = method.init(jax.random.key(0), start(ipc))
+    batch = Batch(BATCH.x[few], BATCH.y[few])
+    made, info = jax.jit(method.step)(jax.random.key(0), state, batch)
+    x, rows = np.asarray(made.x).reshape(K, ipc, -1), np.asarray(made.rows).reshape(K, ipc)
+    assert np.isnan(x[1, -1]).all() and np.isfinite(x[[0, 2]]).all() and not np.isfinite(info.coverage)
+    for c in range(K):
+        assert set(LABELS[few][rows[c][rows[c] >= 0]]) <= {c}
+    assert rows[1, -1] == -1
+    with pytest.raises(checks.InputError, match=f"class 1 has {ipc - 1} images in the batch and {ipc} are to be"):
+        method.step(jax.random.key(0), state, batch)
+
+
 def test_copies_of_an_image_do_not_make_one_row_stand_for_two_clusters():
     labels, distances = np.array([0, 0, 1, 0]), np.array([[1.0, 0, 0], [0.0, 1, 2], [5.0, 0, 1], [2.0, 3, 3]])
     assert coreset._nearest(labels, distances) == [1, 2, 0]

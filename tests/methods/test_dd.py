@@ -401,7 +401,7 @@ def test_sets_that_do_not_fit(options, words):
 def test_labels_of_another_number_of_classes():
     start, batch = hard()
     method = dd.make(networks.Linear(K), **OPTIONS)
-    with pytest.raises(checks.InputError, match=r"3 columns and batch\.y has 2"):
+    with pytest.raises(checks.InputError, match=r"3 columns and y_t has 2"):
         method.step(jax.random.key(0), method.init(jax.random.key(0), start), batch._replace(y=batch.y[:, :2]))
 
 

@@ -134,7 +134,9 @@ def test_the_rate_falls_to_a_tenth():
 def test_bad_input_is_named():
     with pytest.raises(InputError, match="nothing is learned"):
         frepo.make(networks.Small(K), learn_images=False, learn_labels=False)
+    with pytest.raises(InputError, match="solve_dtype is 'float16'"):
+        frepo.make(networks.Small(K), solve_dtype="float16")
     with pytest.raises(InputError, match="flip needs images"):
-        method = frepo.make(networks.Small(K), pool_size=1, flip=True)
+        method = frepo.make(networks.Small(2), pool_size=1, flip=True)
         flat = Distilled(jnp.ones((2, 5)), jnp.eye(2))
         method.step(jax.random.key(0), method.init(jax.random.key(0), flat), Batch(jnp.ones((2, 5)), jnp.eye(2)))

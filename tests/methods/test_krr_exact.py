@@ -1,5 +1,7 @@
 """Exact distillation: the teacher against the oracle, every construction exact in float64, and what is refused."""
 
+import warnings
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -118,6 +120,30 @@ def test_a_ridge_above_the_bound_is_clamped_and_said_so(x64):
     assert info.reg == info.reg_limit < 1e9 and info.error < 1e-8
 
 
+def test_a_class_that_the_targets_lack_does_not_matter(x64):
+    """The teacher's weights have no full rank then."""
+    start, batch = problem(3, centred=False)
+    kept = np.flatnonzero(np.asarray(batch.y).argmax(axis=1) != 1)
+    for shift in (0.0, 1 / K):
+        some = Batch(batch.x[kept], batch.y[kept] - shift)
+        state, info = run({"name": "linear"}, start._replace(y=start.y - shift), some)
+        assert np.linalg.matrix_rank(state.weights, tol=1e-9) < K and info.error < 1e-8
+
+
+def test_what_cannot_be_exact_is_said_with_the_layer_and_the_error(x64):
+    _, batch = problem(3)
+    for widths, m, exact in (((8,), 3, True), ((20,), 3, False), ((20,), 24, True)):
+        method = krr_exact.make(kernels.get("leaky_net", widths=widths))
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            state, info = method.step(jax.random.key(0), method.init(jax.random.key(0), problem(m)[0]), batch)
+        said = [str(w.message) for w in caught if "krr_exact" in str(w.message)]
+        assert bool(said) != exact and (float(info.error) < 1e-6) == exact, (widths, m)
+        assert method.usage(state).get("remarks", []) == [text.removeprefix("krr_exact.step: ") for text in said]
+        if not exact:
+            assert "layer 1 maps 16 entries to 20" in said[0] and f"is {float(info.error):.2g}" in said[0]
+
+
 @pytest.mark.parametrize("m", [3, 6, 12])
 @pytest.mark.parametrize("labels", ["given", "teacher"])
 def test_a_clamped_set_of_real_images_is_exact_too(m, labels, x64):
@@ -173,6 +199,7 @@ def labelled(y):
     [
         ({"make": kernels.get("rbf")}, "expected a feature map such as"),
         ({"make": kernels.get("leaky_net", widths=(10, 12)), "relabel": "never"}, "layer 2 maps 10 entries to 12"),
+        ({"make": kernels.get("fourier"), "relabel": "never"}, "features come back scaled; allow relabel='auto'"),
         ({"start": labelled(np.eye(3)[:2])}, "2 points for 3 classes; no set of fewer points than classes"),
         ({"start": labelled(np.eye(3)[[0, 1, 0]])}, "labels y have rank 2 and there are 3 classes"),
         ({"start": labelled(np.eye(3)[[0, 0, 0]] - 1 / 3)}, "labels y have rank 1 and there are 3 classes"),

@@ -262,7 +262,7 @@ def test_a_label_set_of_another_size():
     start, batch = problem()
     method = ld.make(networks.Linear(K))
     state = method.init(jax.random.key(0), start)
-    with pytest.raises(checks.InputError, match=r"3 columns and batch\.y has 2"):
+    with pytest.raises(checks.InputError, match=r"3 columns and y_t has 2"):
         method.step(jax.random.key(0), state, batch._replace(y=batch.y[:, :2]))
     with pytest.raises(checks.InputError, match="same number of rows"):
         method.init(jax.random.key(0), start._replace(y=start.y[:-1]))

@@ -342,7 +342,10 @@ class Headless(networks.nn.Module):
             lambda: run(0, flip=False) and rcig.make(Headless(), pool_size=1).init(jax.random.key(0), batch32()[0]),
             "head",
         ),
-        (lambda: run(1, dense_limit=1000.0), r"matrix of nC = 12 rows and their Jacobian, .* use solve='cg'"),
+        (lambda: run(1, dense_limit=1000.0), r"Jacobian, [\d.]+ kB, and 1 kB are free; use solve='cg'"),
+        (lambda: run(1, dense_limit=1000.0), r"matrix of nC = 12 rows and their Jacobian"),
+        (lambda: rcig.make(networks.Small(K), dense_limit=-1.0), "dense_limit is -1.0; it must be at least 0"),
+        (lambda: rcig.make(networks.Small(K), ema_decay="much"), "ema_decay is 'much'; it must be a number"),
     ],
 )
 def test_bad_input_is_named(call, message):

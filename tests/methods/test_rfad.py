@@ -172,6 +172,7 @@ def test_what_is_not_learned_stays():
         ({"patience": 30}, "patience is 30; it must be at least 40"),
         ({"temperature_rate": -1.0}, "temperature_rate is -1"),
         ({"block_size": -1}, "block_size is -1"),
+        ({"solve_dtype": "float16"}, "solve_dtype is 'float16'; choose"),
         ({"loss": "hinge"}, "loss is 'hinge'; choose one of platt, mse"),
         ({"learn_images": False, "learn_transform": False}, "nothing is learned"),
     ],

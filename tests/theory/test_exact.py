@@ -339,3 +339,14 @@ def test_theorem_c_1_necessary_up_to_p_points_and_sufficient_from_p_points_on():
         h_reg = exact.prescribed_regularized(jnp.asarray(labels(m).T), jnp.asarray(w.T), free, null=False)
         h = exact.from_regularized(h_reg, 1e-4)
         assert (error(np.asarray(h).T, labels(m), w, 1e-4) < 1e-8) == enough
+
+
+def test_lists_and_integers_are_matrices_too_and_nothing_is_not():
+    np.testing.assert_allclose(exact.weights([[2, 0], [0, 1]], [[1], [3]], 0), [[0.5], [3.0]], rtol=1e-6)
+    for fn in (exact.inverse, exact.regularized, exact.rank, exact.reg_limit, lambda a: exact.features(a)[0]):
+        np.testing.assert_array_equal(fn([[2, 0], [0, 1]]), fn(jnp.array([[2.0, 0.0], [0.0, 1.0]])))
+        for bad in (jnp.zeros((0, 3)), [1.0, 2.0], []):
+            with pytest.raises(checks.InputError, match="expected a matrix with entries"):
+                fn(bad)
+    with pytest.raises(checks.InputError, match="w needs one row for each feature"):
+        exact.labels([[1, 2]], [[1], [2], [3]])
