@@ -299,8 +299,8 @@ def _names(made):
 def _sentences(workdir, made, config, suffix):
     """``sentences.txt``: each distilled sentence by its nearest words, after its label."""
     dataset, vectors = data.text.load(config.data.name, config.data.data_dir or None)
-    pixels = data.preprocess.to_pixels(made.preprocess, made.distilled.x)
-    found = tdd.sentences(made.distilled._replace(x=pixels), vectors)
+    in_words = data.preprocess.invert(made.preprocess, made.distilled.x)  # not to_pixels, which rounds to bytes
+    found = tdd.sentences(made.distilled._replace(x=in_words), vectors)
     names = dataset.class_names
     lines = [", ".join(f"{n} {v:.2f}" for n, v in zip(names, s.label)) + "\t" + s.words for s in found]
     path = os.path.join(workdir, f"sentences{suffix}.txt")

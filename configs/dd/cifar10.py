@@ -12,7 +12,7 @@ from configs import common
 def get_config(variant: str = ""):
     config = common.unrolled("dd")
     config.data.name = "cifar10"
-    config.data.preprocess = {"kind": "fixed", "constants": "cifar10"}
+    config.data.preprocess = {"kind": "fixed", "constants": "cifar10_rcig"}
     config.model = {"name": "alex_cifar"}
     config.method.update(step_size=0.001, halve_every=40 * 49, segment=1)
     config.init.update(kind="noise", std=1.0, ipc=10)

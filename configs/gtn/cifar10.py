@@ -13,7 +13,7 @@ from configs.gtn import mnist
 def get_config(variant: str = ""):
     config = mnist.get_config()
     config.data.name = "cifar10"
-    config.data.preprocess = {"kind": "fixed", "constants": "cifar10"}
+    config.data.preprocess = {"kind": "fixed", "constants": "cifar10_rcig"}
     config.model = {"name": "gtn_larger", "weight_norm": True}
     config.method.update(inner_steps=128, every=16, learning_rate=0.004, b2=0.9, eps=1e-5)
     config.init.ipc, config.batch.size = 13 * 128, 8 * 256

@@ -249,6 +249,15 @@ def test_an_image_depends_on_its_batch():
     assert x.shape == (4, 8, 8, 3) and not np.allclose(x[1], other[1])
 
 
+def test_batch_norm_of_the_generator_divides_by_the_plain_variance():
+    x = np.random.default_rng(0).normal(2.0, 3.0, (3, 2, 2, 4)).astype(np.float32)
+    norm = teaching._BatchNorm()
+    found = norm.apply(norm.init(jax.random.key(0), x), x)
+    axes = (0, 1, 2)
+    expected = (x - x.mean(axes)) / np.sqrt(((x - x.mean(axes)) ** 2).mean(axes) + 1e-5)  # the sum over 12, not 11
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize(("shape", "out"), [((6, 6), (3, 3)), ((7, 5), (4, 3)), ((28, 28), (14, 14)), ((1, 2), (1, 1))])
 def test_overlapping_max_pooling(shape, out):
     x = np.random.default_rng(0).normal(size=(2, *shape, 3)).astype(np.float32)
