@@ -40,7 +40,8 @@ def base() -> ml_collections.ConfigDict:
       ``checkpoints_kept`` stay.
     - ``evaluation``: by kernel ridge regression: ``reg``, ``reg_unit``, ``seeds`` random subsets, ``full_size``
       training points for the upper baseline, ``block_size``, ``dtype``; by trained networks: ``protocol`` of
-      ``kipjax.evaluation.PROTOCOLS``, ``arch`` and its ``width`` (0: the paper's), ``seeds`` networks,
+      ``kipjax.evaluation.PROTOCOLS``, ``arch`` and its ``width`` (0: the paper's), or for an ``arch`` of "" the
+      network of ``model``; ``seeds`` networks,
       ``subset_seeds`` random subsets; ``kernels``, each as in ``kernel``, score such a set besides.
     """
     config = ml_collections.ConfigDict()

@@ -15,7 +15,6 @@ def get_config(variant: str = ""):
     config.data.name = "cifar10"
     config.data.preprocess = {"kind": "fixed", "constants": "cifar10_rcig"}
     config.model = {"name": "alex_cifar", "initial": "torch"}
-    config.evaluation.arch = "alex_cifar"
     config.steps = 400 * 44
     return common.by_variant(config, variant, mnist.VARIANTS | {"cross": cross})
 

@@ -19,7 +19,7 @@ def get_config(variant: str = ""):
     config.init.update(ipc=10, centered=False)
     config.batch.size, config.steps = 1024, 400 * 49
     config.log_every, config.checkpoint_every = 100, 1000
-    config.evaluation.update(protocol="ld", arch="lenet", seeds=20, subset_seeds=20)
+    config.evaluation.update(protocol="ld", arch="", seeds=20, subset_seeds=20)
     return common.by_variant(config, variant, VARIANTS)
 
 
@@ -51,7 +51,6 @@ def true_labels_cpu(config):
 
 def tiny(config):
     common.tiny_unrolled(config)
-    config.evaluation.arch = "convnet"
 
 
 VARIANTS = {

@@ -96,8 +96,8 @@ def decode(x: Any, vectors: Vectors) -> list[str]:
 
 
 def dataset(
-    corpus: Corpus, vectors: Vectors | str | os.PathLike | None = None, *, length: int = 30, dimension: int = 50, size: int = 5000,
-    test_fraction: float = 0.2, seed: int = 0,
+    corpus: Corpus, vectors: Vectors | str | os.PathLike | None = None, *, length: int = 30, dimension: int = 50,
+    size: int = 5000, test_fraction: float = 0.2, seed: int = 0,
 ) -> tuple[Dataset, Vectors]:  # fmt: skip
     """A corpus as a data set of images, split at random, each class alike; words and vectors are of the training part.
 

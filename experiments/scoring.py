@@ -1,0 +1,112 @@
+"""Which networks score a set, and by which training: read from the config of its run, so that the report of the run
+and ``experiments.evaluate`` do the same.
+"""
+
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+from flax import linen as nn
+
+from experiments import build
+from kipjax import checks
+from kipjax.evaluation import Result, Task, protocols, train, unrolled
+from kipjax.methods import dd
+from kipjax.types import Distilled
+
+__all__ = ["network", "of_artifact", "protocol", "starts", "unrolled_results"]
+
+
+def of_artifact(meta: dict[str, Any]) -> ml_collections.ConfigDict:
+    """The config inside an artifact; an empty one for a set from elsewhere."""
+    return ml_collections.ConfigDict(meta.get("config", {}))
+
+
+def network(config: ml_collections.ConfigDict, task: Task) -> tuple[str, nn.Module]:
+    """Name and network that ``config.evaluation`` asks for: ``arch`` with its ``width``, or that of ``config.model``.
+
+    Raises:
+      InputError: there is no such network.
+    """
+    evaluation = config.evaluation
+    checks.whole("config.evaluation", "width", evaluation.width, 0)
+    if not evaluation.arch:
+        return config.model.name, build.network(config, task)
+    return evaluation.arch, train.build(
+        evaluation.arch, task, **({"width": evaluation.width} if evaluation.width else {})
+    )
+
+
+def protocol(
+    name: str, task: Task, size: int, config: ml_collections.ConfigDict, usage: dict[str, Any]
+) -> protocols.Protocol:
+    """A protocol for a set of ``size`` images as its run changes it.
+
+    Where networks are trained with the augmentation of DSA, it is that of ``config.method.strategy`` and ``mode``; sets
+    of label distillation have a number of steps and a batch size of their own.
+
+    Args:
+      name: in ``protocols.NAMED``.
+      task: the data set.
+      size: images of the set.
+      config: of the run, or an empty one.
+      usage: what the method says of the use of its set; the artifact's ``meta``.
+    """
+    found, method = protocols.for_task(name, task, size), config.get("method", {})
+    if found.name == "ld" and "training_steps" in usage:
+        found = found._replace(steps=usage["training_steps"], batch_size=method["batch_size"])
+    if found.augment_style == "dsa" and "strategy" in method:
+        style = "each" if method["mode"] == "multiple" else "dsa"
+        found = found._replace(augment=(method["strategy"],) * 2, augment_style=style)
+    return found
+
+
+def unrolled_results(
+    config: ml_collections.ConfigDict,
+    made: Distilled,
+    task: Task,
+    usage: dict[str, Any],
+    *,
+    model: nn.Module | None = None,
+    name: str = "",
+    **options: Any,
+) -> list[Result]:
+    """A set by the very training that it was unrolled through, on the networks that it was made for.
+
+    Args:
+      config: of the run.
+      made: the set.
+      task: the data set.
+      usage: the artifact's ``meta``, or what the method says of its set.
+      model: another network than the run's, which starts afresh; ``name`` is what the results call it.
+      **options: of ``evaluation.unrolled.evaluate``.
+
+    Raises:
+      InputError: the set was not distilled through a training.
+    """
+    steps = config.get("method", {}).get("inner_steps")
+    checks.require(steps is not None, "--protocol", "unrolled is for sets that were distilled through a training")
+    momentum = np.asarray(usage.get("momentum", 0.0), np.float32)
+    some = None
+    if model is None:
+        model, name = build.network(config, task), config.model.name
+        some = starts(config, model, made, task, usage.get("seed", config.seed))
+    return unrolled.evaluate(
+        made, task, model, inner_steps=steps, name=name, networks=some,
+        momentum=momentum if momentum.any() else 0.0, **options,
+    )  # fmt: skip
+
+
+def starts(config: ml_collections.ConfigDict, model: nn.Module, made: Distilled, task: Task, seed: int):
+    """The networks that a set is for, stacked: its fixed ones, or others trained as its own; ``None`` for fresh ones.
+
+    Pretrained networks are held out ones if the run had more than it took at a step, else the very same.
+    """
+    if config.get("pretrain", {}).get("name"):
+        held_out = config.pretrain.networks > config.method.networks
+        return build.pretrained(config, task, jax.random.key(config.seed + held_out))
+    if config.method.get("start") != "fixed":
+        return None
+    key = jax.random.split(jax.random.key(seed))[1]  # that of the run's init
+    return jax.jit(lambda k: dd.starts(k, model, made.x, config.method.networks))(key)
