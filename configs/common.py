@@ -29,11 +29,13 @@ def base() -> ml_collections.ConfigDict:
       ``scale`` of its labels, ``centered`` or not; ``std`` of normal noise (0: uniform). With ``base``
       (``base_dir``) images are random ones of another data set, resized; ``data`` says only how many classes there are.
     - ``pretrain``: for methods that start from trained networks: ``name`` and ``data_dir`` of what they are trained on
-      (empty: none), how many ``networks``, and their ``steps`` and ``learning_rate`` of Adam on 256 images.
+      (empty: none), how many ``networks``, and their ``steps`` and ``learning_rate`` of Adam on 256 images, its first
+      beta ``b1``, and the steps after which its rate is halved, ``halve_every`` (0: never).
     - ``batch``: targets of a step: ``kind`` "class_balanced", "uniform", "per_class", "in_order" (each once
       in n / size steps) or "all", and ``size``.
-    - ``augment``: empty, or ``rotation`` (degrees), ``shift`` (fraction of the side), ``flip``, ``channel_shift``
-      (pixel units) and ``fraction`` of the batch they are applied to.
+    - ``augment``: empty, or ``rotation`` (degrees), ``shift`` (fraction of the side), ``crop`` (pixels of padding, by
+      ``crop_mode`` "reflect" or "constant"), ``flip``, ``channel_shift`` (pixel units) and ``fraction`` of the batch
+      they are applied to.
     - ``validation_ipc``: training images per class on which a method that stops early picks its step (0: none).
     - ``steps`` in all; ``log_every`` steps are one compiled dispatch; test accuracy is reported every ``eval_every``
       steps (0: at the end only) and never used; a checkpoint every ``checkpoint_every`` steps, of which the newest
@@ -60,6 +62,7 @@ def base() -> ml_collections.ConfigDict:
     config.pretrain = ml_collections.ConfigDict(
         {"name": "", "data_dir": "", "networks": 1, "steps": 1000, "learning_rate": 2e-4}
     )
+    config.pretrain.update(b1=0.9, halve_every=0)
     config.batch = ml_collections.ConfigDict({"kind": "class_balanced", "size": 1000})
     config.augment = ml_collections.ConfigDict()
     config.validation_ipc = 0

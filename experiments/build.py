@@ -217,6 +217,7 @@ def pretrained(config: ml_collections.ConfigDict, parts: Task, key: jax.Array):
     x, labels_of = foreign(config, given.name, given.data_dir, parts.x_train.shape[1:])
     y = labels.one_hot(labels_of, parts.num_classes)
     protocol = protocols.NAMED["ld"]._replace(steps=given.steps, batch_size=256, learning_rate=given.learning_rate)
+    protocol = protocol._replace(b1=given.get("b1", 0.9), halve_every=given.get("halve_every", 0))
     model = network(config, parts)
     train_one = jax.jit(lambda k, x, y: train.fit(k, model, Distilled(x, y), protocol=protocol).variables)
     trained = [train_one(k, x, y) for k in jax.random.split(key, given.networks)]
@@ -301,6 +302,7 @@ def sampler(config: ml_collections.ConfigDict, parts: Task) -> Sampler:
 def augmentation(config: ml_collections.ConfigDict, preprocess: Preprocess):
     """``augment(key, x) -> x`` from the fields of ``config.augment``; values in pixel units are applied to pixels."""
     options = {"rotation": 0.0, "shift": 0.0, "flip": False, "channel_shift": 0.0, "fraction": 1.0}
+    options |= {"crop": 0, "crop_mode": "reflect"}
     for name, value in config.items():
         checks.one_of("config.augment", "field", name, options)
         options[name] = value
@@ -308,12 +310,15 @@ def augmentation(config: ml_collections.ConfigDict, preprocess: Preprocess):
     if options["rotation"] or options["shift"]:  # in one interpolation, as Keras' ImageDataGenerator does it
         shift = options["shift"]
         stages.append(data.augment.warp(max_degrees=options["rotation"], height=shift, width=shift))
+    if options["crop"]:
+        stages.append(data.augment.pad_crop(options["crop"], mode=options["crop_mode"]))
     if options["flip"]:
         stages.append(data.augment.flip())
     if options["channel_shift"]:
         stages.append(data.augment.channel_shift(options["channel_shift"]))
     augment = data.augment.compose(*stages)
-    if preprocess.zca is not None or options["channel_shift"]:
+    black = bool(options["crop"]) and options["crop_mode"] == "constant"  # what is padded is 0 in pixels
+    if preprocess.zca is not None or options["channel_shift"] or black:
         augment = data.augment.in_pixel_space(preprocess, augment)
     return data.augment.on_fraction(augment, options["fraction"])
 

@@ -307,3 +307,15 @@ def test_sets_and_batches_that_do_not_fit():
     model, generator, variables, learned, batch = problem()
     with pytest.raises(checks.InputError, match="the batch has 2 rows for 3 losses"):
         gtn.meta_loss(model, generator, variables, learned, Batch(batch.x[:2], batch.y[:2]), every=1)
+
+
+def test_real_images_are_augmented():
+    """Another rule for the real images makes another loss; a rule that changes nothing none."""
+    found = {}
+    for name, augment in {"none": None, "same": lambda key, x: x, "far": lambda key, x: x + 10.0}.items():
+        method = gtn.make(networks.Small(K), inner_steps=2, hidden=3, filters=2, latent_size=3, augment=augment)
+        start = Distilled(np.zeros((6, *SHAPE), np.float32), np.eye(K, dtype=np.float32)[np.arange(6) % K])
+        state = method.init(jax.random.key(0), start)
+        batch = Batch(jnp.ones((4, *SHAPE)), jnp.eye(K)[jnp.arange(4) % K])
+        found[name] = float(jax.jit(method.step)(jax.random.key(1), state, batch)[1].loss)
+    assert found["none"] == found["same"] != found["far"]
