@@ -115,17 +115,15 @@ def _score(made, task):
 
 
 def _score_networks(made, task, options):
-    protocol = _protocol(made, task)
-    return cross_arch.evaluate(
-        made.distilled,
-        task,
-        _networks(made, protocol, task),
-        protocol=protocol,
-        flip=bool(made.meta.get("config", {}).get("method", {}).get("flip", False)),
-        full_size=FLAGS.full_size or 0,
-        parallel=FLAGS.parallel,
-        **options,
-    )
+    protocol, config = _protocol(made, task), scoring.of_artifact(made.meta)
+    options |= {"full_size": FLAGS.full_size or 0, "parallel": FLAGS.parallel}
+    return [
+        result
+        for name, model in _networks(made, protocol, task).items()
+        for result in scoring.trained_results(
+            config, made.distilled, task, model, protocol=protocol, name=name, **options
+        )
+    ]
 
 
 def _networks(made, protocol, task):

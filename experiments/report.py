@@ -10,7 +10,7 @@ import numpy as np
 
 from experiments import build, scoring
 from kipjax import checks, data, kernels
-from kipjax.evaluation import Result, krr, metrics, protocols, train
+from kipjax.evaluation import Result, krr, metrics, protocols
 from kipjax.io import artifact as artifacts
 from kipjax.io import log, plots
 from kipjax.methods import tdd
@@ -149,9 +149,8 @@ def _trained(config, experiment, made, meta, **options):
     if evaluation.protocol == "unrolled":
         return scoring.unrolled_results(config, made, task, meta, **options)
     name, model = scoring.network(config, task)
-    flip = bool(config.method.get("flip", False))
     protocol = scoring.protocol(evaluation.protocol, task, len(made.x), config, meta)
-    return train.evaluate(made, task, model, protocol=protocol, name=name, flip=flip, **options)
+    return scoring.trained_results(config, made, task, model, protocol=protocol, name=name, **options)
 
 
 def _seeds(config):

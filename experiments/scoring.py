@@ -11,11 +11,11 @@ from flax import linen as nn
 
 from experiments import build
 from kipjax import checks
-from kipjax.evaluation import Result, Task, protocols, train, unrolled
+from kipjax.evaluation import Result, Task, label_training, protocols, train, unrolled
 from kipjax.methods import dd
 from kipjax.types import Distilled
 
-__all__ = ["network", "of_artifact", "protocol", "starts", "unrolled_results"]
+__all__ = ["network", "of_artifact", "protocol", "starts", "trained_results", "unrolled_results"]
 
 
 def of_artifact(meta: dict[str, Any]) -> ml_collections.ConfigDict:
@@ -60,6 +60,38 @@ def protocol(
         style = "each" if method["mode"] == "multiple" else "dsa"
         found = found._replace(augment=(method["strategy"],) * 2, augment_style=style)
     return found
+
+
+def trained_results(
+    config: ml_collections.ConfigDict,
+    made: Distilled,
+    task: Task,
+    model: nn.Module,
+    *,
+    protocol: protocols.Protocol,
+    name: str,
+    full_size: int = 0,
+    parallel: int = 0,
+    **options: Any,
+) -> list[Result]:
+    """``train.evaluate``; but a set of label distillation under ``ld`` is trained on in the form that it was made by.
+
+    Args:
+      config: of the run, or an empty one.
+      made: the set.
+      task, model, protocol, name, full_size, parallel, **options: as in ``train.evaluate``.
+    """
+    method = config.get("method", {})
+    if protocol.name != "ld" or method.get("name") != "ld":
+        flip = bool(method.get("flip", False))
+        options |= {"full_size": full_size, "parallel": parallel, "flip": flip}
+        return train.evaluate(made, task, model, protocol=protocol, name=name, **options)
+    checks.require(full_size == 0, "--full_size", "a set of labels has no upper baseline of real images; leave it out")
+    learned = method["learn_labels"]  # true labels have no number of steps of their own
+    return label_training.evaluate(
+        made, task, model, steps=protocol.steps if learned else 0, form=method["form"], batch_size=protocol.batch_size,
+        name=name, **options,
+    )  # fmt: skip
 
 
 def unrolled_results(

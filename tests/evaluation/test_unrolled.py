@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kipjax import checks
-from kipjax.evaluation import _real_sets, flexibility, neighbours, protocols, unrolled
+from kipjax.evaluation import _real_sets, flexibility, label_training, neighbours, protocols, unrolled
 from kipjax.evaluation.result import Task
 from kipjax.types import Distilled
 from tests.reference import networks
@@ -134,3 +134,28 @@ def test_flexibility():
     assert found[30][0].accuracies[0] > 0.8
     by = flexibility.optimizers(made, task, networks.Linear(K), protocol=protocol, **options)
     assert set(by) == {"adam", "sgd"}
+
+
+@pytest.mark.parametrize("form", ["ridge", "second_order"])
+def test_sets_of_labels_are_tested_in_their_own_form(form, monkeypatch):
+    made, task = problem()
+    made = made._replace(y=made.y - 1 / K, lr=None)  # as centred ones, they are shifted to sum to one
+    tried = []
+
+    def steps_for(key, distilled, rest, model, **options):
+        tried.append(distilled)
+        return chosen(key, distilled, rest, model, **options)
+
+    chosen = label_training.steps_for
+    monkeypatch.setattr(label_training, "STEPS", (1, 30))
+    monkeypatch.setattr(label_training, "steps_for", steps_for)
+    results = label_training.evaluate(made, task, networks.Small(K), form=form, steps=200, seeds=1, subset_seeds=2)
+    assert [(r.trained_on, len(r.accuracies)) for r in results] == [("distilled", 1), ("random subset", 2)]
+    assert results[0].accuracies[0] > 0.8 and len(tried) == 1, "only true labels need a number of steps"
+    np.testing.assert_allclose(np.sum(tried[0].y, axis=1), 1, rtol=1e-6)
+    (x, classes), rest = label_training._hold_out(jax.random.key(0), task, 1000)
+    assert len(x) == N // 5 and len(rest.x_train) == N - N // 5
+    rows = {tuple(row) for row in np.asarray(x)}
+    assert not rows & {tuple(row) for row in rest.x_train}, "no image is in both"
+    with pytest.raises(checks.InputError, match="form is 'first'; choose one of ridge, second_order"):
+        label_training.evaluate(made, task, networks.Small(K), form="first")
