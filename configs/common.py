@@ -26,7 +26,8 @@ def base() -> ml_collections.ConfigDict:
     - ``model``: for methods that differentiate through networks, ``name`` of ``kipjax.models.get`` and its arguments;
       ``depth`` 0 means what the size of the images asks for.
     - ``init``: where the distilled set starts: ``kind`` "real", "noise" or "class_means", ``ipc`` images per class;
-      ``scale`` of its labels, ``centered`` or not; ``std`` of normal noise (0: uniform). With ``base``
+      ``scale`` of its labels, ``centered`` or not; ``std`` of normal noise (0: uniform); ``classes``: only the first so
+      many have images (0: all); ``labels``: empty, or a kind of ``sldd.initial_labels`` to start from. With ``base``
       (``base_dir``) images are random ones of another data set, resized; ``data`` says only how many classes there are.
     - ``pretrain``: for methods that start from trained networks: ``name`` and ``data_dir`` of what they are trained on
       (empty: none), how many ``networks``, and their ``steps`` and ``learning_rate`` of Adam on 256 images, its first
@@ -58,7 +59,7 @@ def base() -> ml_collections.ConfigDict:
     config.method = method("kip")
     config.model = ml_collections.ConfigDict({"name": "convnet", "depth": 0, "width": 128})
     config.init = ml_collections.ConfigDict({"kind": "real", "ipc": 1, "scale": 1.0, "std": 0.0})
-    config.init.update(centered=True, base="", base_dir="")
+    config.init.update(centered=True, base="", base_dir="", classes=0, labels="")
     config.pretrain = ml_collections.ConfigDict(
         {"name": "", "data_dir": "", "networks": 1, "steps": 1000, "learning_rate": 2e-4}
     )

@@ -14,6 +14,7 @@ from experiments import experts
 from kipjax import checks, data, kernels, methods, models
 from kipjax.core import labels, loop, sharding
 from kipjax.evaluation import Task, protocols, train
+from kipjax.methods import sldd
 from kipjax.types import Batch, Distilled, Method, Preprocess, Sampler
 
 __all__ = [
@@ -354,7 +355,20 @@ def _start(config, parts, seed):
         checks.within("config.init", "ipc times the classes", ipc * k, 1, len(x))
         rows = data.draw.without_replacement(key, ipc * k, len(x))
         return Distilled(x[rows], labels.one_hot(np.arange(k).repeat(ipc), k, centered=False))
-    return jax.tree.map(jnp.asarray, kinds[config.init.kind]())
+    return _labelled(key, config.init, jax.tree.map(jnp.asarray, kinds[config.init.kind]()))
+
+
+def _labelled(key, init, start):
+    """The rows of the first ``init.classes`` classes, with starting labels by ``init.labels``."""
+    k, labels_of = start.y.shape[1], init.get("labels", "")
+    kept = init.get("classes", 0) or k
+    checks.whole("config.init", "classes", kept)
+    checks.within("config.init", "classes", kept, 1, k)
+    start = start._replace(x=start.x[: kept * init.ipc], y=start.y[: kept * init.ipc])
+    if not labels_of:
+        return start
+    classes = np.asarray(labels.classes(start.y))
+    return start._replace(y=sldd.initial_labels(jax.random.fold_in(key, 1), classes, k, labels_of))
 
 
 def _options(config, name="name"):

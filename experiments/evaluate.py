@@ -10,8 +10,9 @@ krr: kernel ridge regression with the kernel of the artifact, or with --kernels.
 set is worth under the first of these. kernel_transfer: a table of every artifact (rows) against every test kernel
 (columns). unrolled: as the set was unrolled, on the networks it was made for, or fresh ones; beside it real images by
 --baselines. neighbours: by the nearest of its images. rcig, frepo, dsa, ...: networks trained from scratch by the
-protocol of that paper. cross_arch: a table of artifacts against networks, all trained by --training. Only what the
-artifact holds is used: its images, labels and preprocessing, and what its config says of their use.
+protocol of that paper. cross_arch: a table of artifacts against networks, all trained by --training. flexibility: by
+--training with --step_offsets more or fewer steps, and by each of --optimizers. Only what the artifact holds is used:
+its images, labels and preprocessing, and what its config says of their use.
 """
 
 from typing import NamedTuple
@@ -22,7 +23,19 @@ from absl.flags import FLAGS
 
 from experiments import build, cli, report, scoring, tables
 from kipjax import checks, kernels, models
-from kipjax.evaluation import PROTOCOLS, Result, Task, cross_arch, krr, neighbours, protocols, train, transfer, unrolled
+from kipjax.evaluation import (
+    PROTOCOLS,
+    Result,
+    Task,
+    cross_arch,
+    flexibility,
+    krr,
+    neighbours,
+    protocols,
+    train,
+    transfer,
+    unrolled,
+)
 from kipjax.io import artifact as artifacts
 from kipjax.io import log
 
@@ -32,7 +45,7 @@ TRANSFER_KERNELS = ",".join(
 MATRICES = ("kernel_transfer", "cross_arch")
 
 flags.DEFINE_list("artifact", None, "Distilled sets (.npz), separated by commas.")
-flags.DEFINE_enum("protocol", "krr", sorted(PROTOCOLS), "How to score.")
+flags.DEFINE_enum("protocol", "krr", sorted([*PROTOCOLS, "flexibility"]), "How to score.")
 flags.DEFINE_list(
     "kernels",
     None,
@@ -45,7 +58,7 @@ flags.DEFINE_list(
     f"{', '.join(models.names())}. Default: that of the run, if it was scored by the network that it was distilled "
     f"through, else that of the protocol's paper; {','.join(cross_arch.ARCHITECTURES)} (cross_arch).",
 )
-flags.DEFINE_enum("training", "rcig", sorted(protocols.NAMED), "cross_arch: the protocol to train by.")
+flags.DEFINE_enum("training", "rcig", sorted(protocols.NAMED), "cross_arch, flexibility: the protocol to train by.")
 flags.DEFINE_integer("width", None, "Filters in the first layer of ConvNets. Default: the paper's.", lower_bound=1)
 flags.DEFINE_integer("depth", None, "Blocks of ConvNets. Default: 3, more for images above 32 pixels.", lower_bound=1)
 flags.DEFINE_integer("parallel", 0, "Networks trained at once; 0 for one on CPU and all elsewhere.", lower_bound=0)
@@ -62,6 +75,10 @@ flags.DEFINE_list(
 )
 flags.DEFINE_list(
     "epochs", [], "unrolled: passes over a baseline that are tried, as 1,3,5 of DD; none: as many as the set's."
+)
+flags.DEFINE_list("step_offsets", list(map(str, flexibility.OFFSETS)), "flexibility: steps more or fewer.")
+flags.DEFINE_list(
+    "optimizers", [f"{o}:{r:g}" for o, r in flexibility.OPTIMIZERS.values()], "flexibility: OPTIMIZER:LEARNING_RATE."
 )
 flags.DEFINE_integer("neighbours", 1, "neighbours: how many vote.", lower_bound=1)
 flags.DEFINE_float("p", 2.0, "neighbours: distances are p-norms.")
@@ -111,6 +128,8 @@ def _score(made, task):
         return neighbours.evaluate(made.distilled, task, key=options["key"], seeds=FLAGS.seeds, **choice)
     if FLAGS.protocol == "unrolled":
         return _score_unrolled(made, task, options)
+    if FLAGS.protocol == "flexibility":
+        return _score_flexibility(made, task, options)
     return (_score_networks if _training() else _score_kernels)(made, task, options)
 
 
@@ -124,6 +143,32 @@ def _score_networks(made, task, options):
             config, made.distilled, task, model, protocol=protocol, name=name, **options
         )
     ]
+
+
+def _score_flexibility(made, task, options):
+    """Each network by other numbers of steps, then by other optimizers; the name of the model says which."""
+    protocol, size = _protocol(made, task), len(made.distilled.x)
+    if not protocol.epochs:
+        protocol = protocol._replace(steps=protocols.steps(protocol, size))
+    offsets, rates = _numbers("step_offsets"), [word.partition(":") for word in FLAGS.optimizers]
+    for optimizer, _, rate in rates:
+        checks.require(_is_number(rate), "--optimizers", f"{optimizer}:{rate} has no learning rate; give adam:0.001")
+    choices = {f"{optimizer} {rate}": (optimizer, float(rate)) for optimizer, _, rate in rates}
+    found = []
+    for name, model in _networks(made, protocol, task).items():
+        run = {"protocol": protocol, "name": name, **options}
+        by_steps = flexibility.step_counts(made.distilled, task, model, offsets=offsets, **run) if offsets else {}
+        by_optimizer = flexibility.optimizers(made.distilled, task, model, choices=choices, **run) if choices else {}
+        rows = {f"{count} steps": some for count, some in by_steps.items()} | by_optimizer
+        found += [r._replace(model=f"{name}, {how}") for how, some in rows.items() for r in some]
+    return found
+
+
+def _is_number(text):
+    try:
+        return float(text) > 0
+    except ValueError:
+        return False
 
 
 def _networks(made, protocol, task):
@@ -175,13 +220,15 @@ def _score_kernels(made, task, options):
 def _numbers(flag):
     """The whole numbers of a list."""
     words = FLAGS[flag].value
-    checks.require(all(word.isdigit() for word in words), f"--{flag}", f"{words} are not all whole numbers")
+    checks.require(
+        all(word.removeprefix("-").isdigit() for word in words), f"--{flag}", f"{words} are not all whole numbers"
+    )
     return [int(word) for word in words]
 
 
 def _training():
     """The name of the protocol that networks are trained by; nothing for kernels."""
-    if FLAGS.protocol == "cross_arch":
+    if FLAGS.protocol in ("cross_arch", "flexibility"):
         return FLAGS.training
     return FLAGS.protocol if FLAGS.protocol in protocols.NAMED else ""
 

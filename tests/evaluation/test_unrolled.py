@@ -153,7 +153,7 @@ def test_sets_of_labels_are_tested_in_their_own_form(form, monkeypatch):
     assert [(r.trained_on, len(r.accuracies)) for r in results] == [("distilled", 1), ("random subset", 2)]
     assert results[0].accuracies[0] > 0.8 and len(tried) == 1, "only true labels need a number of steps"
     np.testing.assert_allclose(np.sum(tried[0].y, axis=1), 1, rtol=1e-6)
-    (x, classes), rest = label_training._hold_out(jax.random.key(0), task, 1000)
+    (x, _), rest = label_training._hold_out(jax.random.key(0), task, 1000)
     assert len(x) == N // 5 and len(rest.x_train) == N - N // 5
     rows = {tuple(row) for row in np.asarray(x)}
     assert not rows & {tuple(row) for row in rest.x_train}, "no image is in both"

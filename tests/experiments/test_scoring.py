@@ -15,7 +15,7 @@ import pytest
 
 import kipjax
 from experiments import build, report, scoring, trainer
-from kipjax import methods
+from kipjax import checks, methods
 from kipjax.evaluation import train
 from kipjax.io import artifact as artifacts
 
@@ -97,17 +97,18 @@ def test_a_set_for_fixed_networks_is_scored_on_them_again(tmp_path):
     config.seed = 3
     trainer.run(config, str(tmp_path))
     done = cli(
-        f"--artifact={tmp_path / 'distilled.npz'}", "--protocol=unrolled", "--seeds=1", f"--test_size={50}",
-        f"--out={tmp_path / 'again.json'}",
+        f"--artifact={tmp_path / 'distilled.npz'}", "--protocol=unrolled", "--seeds=1", "--test_size=50",
+        "--baselines=average,kmeans", "--epochs=1,2", f"--out={tmp_path / 'again.json'}",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    (first, *_), (again, *_) = (
+    (first, *_), (again, *others) = (
         json.loads((tmp_path / "summary.json").read_text())["results"],
         json.loads((tmp_path / "again.json").read_text()),
     )
     assert again["model"] == first["model"] == "convnet" and len(again["accuracies"]) == 2
     assert again["accuracies"] == first["accuracies"]
     np.testing.assert_allclose(again["mses"], first["mses"], rtol=1e-5)
+    assert [row["trained_on"] for row in others] == ["average real images", "k-means of real images"]
 
 
 def test_pretrained_starts_are_found_again(monkeypatch):
@@ -133,3 +134,36 @@ def test_a_set_of_labels_keeps_its_number_of_steps(tmp_path):
     assert row["training"]["steps"] == made.meta["training_steps"] != 300
     assert row["training"]["batch_size"] == config.method.batch_size and row["model"] == "convnet"
     assert f"{made.meta['training_steps']} steps of adam" in done.stdout
+    flags = [f"--artifact={tmp_path / 'distilled.npz'}", "--protocol=flexibility", "--training=ld", "--seeds=1"]
+    done = cli(*flags, "--step_offsets=0,2", "--optimizers=sgd:0.01", f"--out={out}")
+    assert done.returncode == 0, done.stderr
+    steps = made.meta["training_steps"]
+    expected = [f"convnet, {steps} steps", f"convnet, {steps + 2} steps", "convnet, sgd 0.01"]
+    assert list(dict.fromkeys(row["model"] for row in json.loads(out.read_text()))) == expected
+
+
+def test_starting_labels_and_images_of_some_classes_only():
+    config = tiny("sldd.digits")
+    config.init.update(classes=3, labels="smoothed")
+    start = build.experiment(config).start
+    assert start.x.shape[0] == 3 * config.init.ipc and start.y.shape[1] == 10
+    hard = np.eye(10)[np.arange(3).repeat(config.init.ipc)]
+    np.testing.assert_allclose(start.y, 0.9 * hard + 0.01, rtol=1e-6)
+    config.init.update(labels="normal")
+    again = build.experiment(config).start
+    assert np.array_equal(again.x, start.x) and len(np.unique(again.y)) == again.y.size
+    for field, value, words in (("classes", 11, "classes is 11"), ("labels", "hard", "kind is 'hard'; choose one of")):
+        other = config.copy_and_resolve_references()
+        other.init[field] = value
+        with pytest.raises(checks.InputError, match=words):
+            build.experiment(other)
+
+
+def test_published_parts_of_label_distillation():
+    module = importlib.import_module("configs.ld.mnist")
+    parts = {"10": 10, "20": 10, "50": 25, "": 50, "200": 50, "500": 50}
+    for variant, part in parts.items():
+        config = module.get_config(variant)
+        count = int(variant or 100)
+        assert (10 * config.init.ipc, config.method.batch_size) == (count, part)
+        assert config.steps == (800 if count > 100 else 400) * 49
