@@ -31,7 +31,7 @@ def base() -> ml_collections.ConfigDict:
       (``base_dir``) images are random ones of another data set, resized; ``data`` says only how many classes there are.
     - ``pretrain``: for methods that start from trained networks: ``name`` and ``data_dir`` of what they are trained on
       (empty: none), how many ``networks``, and their ``steps`` and ``learning_rate`` of Adam on 256 images, its first
-      beta ``b1``, and the steps after which its rate is halved, ``halve_every`` (0: never).
+      beta ``b1`` (0: 0.9), and the steps after which its rate is halved, ``halve_every`` (0: never).
     - ``batch``: targets of a step: ``kind`` "class_balanced", "uniform", "per_class", "in_order" (each once
       in n / size steps) or "all", and ``size``.
     - ``augment``: empty, or ``rotation`` (degrees), ``shift`` (fraction of the side), ``crop`` (pixels of padding, by
@@ -63,7 +63,7 @@ def base() -> ml_collections.ConfigDict:
     config.pretrain = ml_collections.ConfigDict(
         {"name": "", "data_dir": "", "networks": 1, "steps": 1000, "learning_rate": 2e-4}
     )
-    config.pretrain.update(b1=0.9, halve_every=0)
+    config.pretrain.update(b1=0.0, halve_every=0)
     config.batch = ml_collections.ConfigDict({"kind": "class_balanced", "size": 1000})
     config.augment = ml_collections.ConfigDict()
     config.validation_ipc = 0

@@ -218,7 +218,7 @@ def pretrained(config: ml_collections.ConfigDict, parts: Task, key: jax.Array):
     x, labels_of = foreign(config, given.name, given.data_dir, parts.x_train.shape[1:])
     y = labels.one_hot(labels_of, parts.num_classes)
     protocol = protocols.NAMED["ld"]._replace(steps=given.steps, batch_size=256, learning_rate=given.learning_rate)
-    protocol = protocol._replace(b1=given.get("b1", 0.9), halve_every=given.get("halve_every", 0))
+    protocol = protocol._replace(b1=given.get("b1", 0) or 0.9, halve_every=given.get("halve_every", 0))
     model = network(config, parts)
     train_one = jax.jit(lambda k, x, y: train.fit(k, model, Distilled(x, y), protocol=protocol).variables)
     trained = [train_one(k, x, y) for k in jax.random.split(key, given.networks)]

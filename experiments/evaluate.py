@@ -218,11 +218,10 @@ def _score_kernels(made, task, options):
 
 
 def _numbers(flag):
-    """The whole numbers of a list."""
-    words = FLAGS[flag].value
-    checks.require(
-        all(word.removeprefix("-").isdigit() for word in words), f"--{flag}", f"{words} are not all whole numbers"
-    )
+    """The whole numbers of a list; those of offsets may have a sign."""
+    words, sign = FLAGS[flag].value, "-" if flag == "step_offsets" else ""
+    whole = all(word.removeprefix(sign).isdigit() for word in words)
+    checks.require(whole, f"--{flag}", f"{words} are not all whole numbers")
     return [int(word) for word in words]
 
 
