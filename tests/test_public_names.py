@@ -28,11 +28,13 @@ OURS = [name for name in ALL if not any(part.startswith("_") for part in name.sp
 
 
 def defined(name):
-    """``(name, object)`` of the functions and classes that a module defines and makes public."""
+    """``(name, object)`` of public functions and classes that a module, or a private one beside it, defines."""
     module = importlib.import_module(name)
     for public in getattr(module, "__all__", ()):
         found = inspect.unwrap(getattr(module, public))
-        if (inspect.isroutine(found) or inspect.isclass(found)) and found.__module__ == name:
+        home = getattr(found, "__module__", None) or ""
+        private = home.startswith(f"{name.rpartition('.')[0]}._")
+        if (inspect.isroutine(found) or inspect.isclass(found)) and (home == name or private):
             yield public, found
 
 

@@ -1,5 +1,6 @@
 """The engine of convolutional kernels against neural-tangents and against its own arithmetic."""
 
+import functools
 import time
 
 import jax
@@ -10,48 +11,8 @@ from kipjax.kernels import infinite, relu
 
 __all__ = ["ROWS"]
 
-_POOL = {"depth": 2, "pool": True}
-_PLAIN = {"depth": 3}
-
-
-def conv_pool_kernel() -> harness.Row:
-    """The tiled engine against neural_tangents: 10 x 20 images of 28 x 28, two conv, ReLU, pool layers."""
-    return _engines("kernel, conv+pool, 2 layers, tiled / neural-tangents", "<= 0.125", _POOL)
-
-
-def conv_pool_gradient() -> harness.Row:
-    """The same with the gradient with respect to both inputs."""
-    return _engines("value and gradient, conv+pool, tiled / neural-tangents", "<= 0.2", _POOL, gradient=True)
-
-
-def conv_pool_memory() -> harness.Row:
-    """Peak memory of both programs for the kernel."""
-    return _engines_memory("memory, kernel, conv+pool, tiled / neural-tangents", _POOL)
-
-
-def conv_pool_gradient_memory() -> harness.Row:
-    """Peak memory of both programs for value and gradient."""
-    return _engines_memory("memory, value and gradient, conv+pool, tiled / neural-tangents", _POOL, gradient=True)
-
-
-def conv_kernel() -> harness.Row:
-    """Without pooling, three layers, 10 x 500 images."""
-    return _engines("kernel, conv, 3 layers, tiled / neural-tangents", "<= 1", _PLAIN)
-
-
-def conv_gradient() -> harness.Row:
-    """The same with the gradient with respect to both inputs."""
-    return _engines("value and gradient, conv, 3 layers, tiled / neural-tangents", "<= 1", _PLAIN, gradient=True)
-
-
-def conv_pool_bound() -> harness.Row:
-    """The tiled engine against the floating-point operations that a pair needs at this machine's fastest."""
-    return _bound("kernel, conv+pool, 2 layers, tiled / bound by operations", _POOL)
-
-
-def conv_bound() -> harness.Row:
-    """The same without pooling."""
-    return _bound("kernel, conv, 3 layers, tiled / bound by operations", _PLAIN)
+_POOL = {"depth": 2, "pool": True}  # 10 x 20 images of 28 x 28
+_PLAIN = {"depth": 3}  # 10 x 500
 
 
 def _images(network):
@@ -78,12 +39,15 @@ def _timed(program, x1, x2):
 
 
 def _engines(name, aim, network, gradient=False) -> harness.Row:
+    """The tiled engine against neural_tangents, for the kernel or with the gradient with respect to both inputs."""
     inputs = _images(network)
     ours, other = (_timed(_program(network, backend, gradient), *inputs) for backend in ("tiled", "neural_tangents"))
     return harness.compare(name, "ms/pair", ours, other, aim)
 
 
 def _engines_memory(name, network, gradient=False) -> harness.Row:
+    """Peak memory of both programs."""
+
     def megabytes(backend):
         plan = _program(network, backend, gradient).lower(*_images(network)).compile().memory_analysis()
         return (plan.argument_size_in_bytes + plan.output_size_in_bytes + plan.temp_size_in_bytes) / 1e6
@@ -93,7 +57,10 @@ def _engines_memory(name, network, gradient=False) -> harness.Row:
 
 
 def _bound(name, network) -> harness.Row:
-    """Of the least time: no memory traffic but the inputs', and every operation a fused multiply-add of all cores."""
+    """The tiled engine against the operations that a pair needs at this machine's fastest.
+
+    The least time: no memory traffic but the inputs', and every operation a fused multiply-add of all cores.
+    """
     least = harness.bound(_operations(network))
     return harness.compare(name, "ms/pair", _timed(_program(network, "tiled"), *_images(network)), least, "reported")
 
@@ -115,12 +82,18 @@ def _operations(network, size=28) -> float:
 
 
 ROWS: harness.Rows = {
-    "conv_pool": conv_pool_kernel,
-    "conv_pool_gradient": conv_pool_gradient,
-    "conv_pool_memory": conv_pool_memory,
-    "conv_pool_gradient_memory": conv_pool_gradient_memory,
-    "conv_pool_bound": conv_pool_bound,
-    "conv": conv_kernel,
-    "conv_gradient": conv_gradient,
-    "conv_bound": conv_bound,
+    "conv_pool": functools.partial(_engines, "kernel, conv+pool, 2 layers, tiled / neural-tangents", "<= 0.125", _POOL),
+    "conv_pool_gradient": functools.partial(
+        _engines, "value and gradient, conv+pool, tiled / neural-tangents", "<= 0.2", _POOL, gradient=True
+    ),
+    "conv_pool_memory": functools.partial(_engines_memory, "memory, kernel, conv+pool, tiled / neural-tangents", _POOL),
+    "conv_pool_gradient_memory": functools.partial(
+        _engines_memory, "memory, value and gradient, conv+pool, tiled / neural-tangents", _POOL, gradient=True
+    ),
+    "conv_pool_bound": functools.partial(_bound, "kernel, conv+pool, 2 layers, tiled / bound by operations", _POOL),
+    "conv": functools.partial(_engines, "kernel, conv, 3 layers, tiled / neural-tangents", "<= 1", _PLAIN),
+    "conv_gradient": functools.partial(
+        _engines, "value and gradient, conv, 3 layers, tiled / neural-tangents", "<= 1", _PLAIN, gradient=True
+    ),
+    "conv_bound": functools.partial(_bound, "kernel, conv, 3 layers, tiled / bound by operations", _PLAIN),
 }

@@ -210,11 +210,8 @@ def _init(model, key, x, y):
 
 def _checked(protocol, validation):
     protocol, where = protocols.named(protocol) if isinstance(protocol, str) else protocol, "evaluation.train.fit"
-    for field, table in (
-        ("loss", protocols.LOSSES),
-        ("optimizer", _step.OPTIMIZERS),
-        ("augment_style", protocols.AUGMENTS),
-    ):
+    tables = {"loss": protocols.LOSSES, "optimizer": _step.OPTIMIZERS, "augment_style": protocols.AUGMENTS}
+    for field, table in tables.items():
         checks.one_of(where, f"protocol.{field}", getattr(protocol, field), table)
     checks.require(
         bool(protocol.epochs) != bool(protocol.steps), where, f"{protocol.name} must have either steps or epochs"

@@ -103,41 +103,12 @@ def make(
     checks.within(where, "ema_decay", ema_decay, 0.0, 0.9999)
     _pooled.check_step_sizes(where, inner=(inner_steps, inner_step_size), hessian=(hessian_steps, hessian_step_size))
 
+    options = _Options(inner_steps, hessian_steps, inner_step_size, hessian_step_size, reg, flip)
+
     def meta_gradient(key, variables, learned, memory, batch):
         f = predictor(model, jax.lax.stop_gradient(variables))
-        lam = reg * learned.x.shape[0]
-
-        def value(tau, at):
-            x_s, y_s = _pooled.mirrored(at.x, at.y) if flip else (at.x, at.y)
-            return inner_loss(f(tau, x_s), y_s, tau, lam=lam)
-
-        def outer(tau, at):
-            f_t = f(tau, batch.x)
-            return losses.mse(f_t, batch.y), losses.accuracy(f_t, batch.y)
-
-        def inner(size):
-            zero = jax.tree.map(jnp.zeros_like, variables["params"])
-            return unroll.adam(lambda tau: value(tau, learned), zero, steps=inner_steps, step_size=size)
-
-        def solve(_, b):
-            def hessian(v):
-                return jax.jvp(lambda tau: jax.grad(value)(tau, learned), (tau,), (v,))[1]
-
-            def run(size):
-                return linear_solve.adam(hessian, b, steps=hessian_steps, step_size=size)
-
-            if hessian_step_size or not hessian_steps:
-                return run(memory.hessian.step_size)
-            return run(step_size.tuned(memory.hessian, lambda size: run(size).values, 5e-5))
-
-        size = memory.inner.step_size
-        if inner_steps and not inner_step_size:
-            size = step_size.tuned(memory.inner, lambda size: inner(size)[1], 1e-5)
-        tau, values = inner(size)
-        hyper = implicit.hypergradient(outer, jax.grad(value), tau, learned, solve, has_aux=True)
-        done = ((memory.inner, size, values), (memory.hessian, hyper.solution.step_size, hyper.solution.values))
-        memory = StepSizes(*(step_size.adapt(w._replace(step_size=s), v) for w, s, v in done))
-        return hyper.total, memory, Info(hyper.value, hyper.aux, value(tau, learned), hyper.solution.residual)
+        zero = jax.tree.map(jnp.zeros_like, variables["params"])
+        return _meta_gradient(f, zero, learned, memory, batch, options)
 
     return _pooled.make(
         where,
@@ -149,3 +120,60 @@ def make(
         ema_decay=ema_decay,
         init_memory=lambda _: StepSizes(*map(step_size.watch, (inner_step_size, hessian_step_size))),
     )
+
+
+class _Options(NamedTuple):
+    """The hyperparameters of the gradient; ``make`` documents them."""
+
+    inner_steps: int
+    hessian_steps: int
+    inner_step_size: float
+    hessian_step_size: float
+    reg: float
+    flip: bool
+
+
+def _meta_gradient(f, zero, learned, memory, batch, options):
+    """The gradient of the outer loss in the set, by the implicit function theorem at the inner solution.
+
+    Args:
+      f: predictions ``(tau, x [n, ...]) -> [n, k]``.
+      zero: ``tau`` at the start.
+      learned: the set.
+      memory: the step sizes of both solvers.
+      batch: targets.
+      options: hyperparameters.
+    """
+    lam = options.reg * learned.x.shape[0]
+
+    def value(tau, at):
+        x_s, y_s = _pooled.mirrored(at.x, at.y) if options.flip else (at.x, at.y)
+        return inner_loss(f(tau, x_s), y_s, tau, lam=lam)
+
+    def outer(tau, at):
+        f_t = f(tau, batch.x)
+        return losses.mse(f_t, batch.y), losses.accuracy(f_t, batch.y)
+
+    def inner(size):
+        return unroll.adam(lambda tau: value(tau, learned), zero, steps=options.inner_steps, step_size=size)
+
+    size = memory.inner.step_size
+    if options.inner_steps and not options.inner_step_size:
+        size = step_size.tuned(memory.inner, lambda size: inner(size)[1], 1e-5)
+    tau, values = inner(size)
+
+    def solve(_, b):
+        def hessian(v):
+            return jax.jvp(lambda tau: jax.grad(value)(tau, learned), (tau,), (v,))[1]
+
+        def run(size):
+            return linear_solve.adam(hessian, b, steps=options.hessian_steps, step_size=size)
+
+        if options.hessian_step_size or not options.hessian_steps:
+            return run(memory.hessian.step_size)
+        return run(step_size.tuned(memory.hessian, lambda size: run(size).values, 5e-5))
+
+    hyper = implicit.hypergradient(outer, jax.grad(value), tau, learned, solve, has_aux=True)
+    done = ((memory.inner, size, values), (memory.hessian, hyper.solution.step_size, hyper.solution.values))
+    memory = StepSizes(*(step_size.adapt(w._replace(step_size=s), v) for w, s, v in done))
+    return hyper.total, memory, Info(hyper.value, hyper.aux, value(tau, learned), hyper.solution.residual)

@@ -117,6 +117,7 @@ def make(
     where = "krr_exact.make"
     _check_options(where, kernel_fn, images, labels, relabel, reg, root, validation, teacher_reg, regs, block_size)
     feature_map: Any = kernel_fn
+    options = _Options(images, labels, reg, root)
     chosen = regs if validation else (teacher_reg,)
 
     def init(key, distilled0):
@@ -142,7 +143,7 @@ def make(
 
         def solve(x, y, noise):
             found = _teacher.fit(feature_map, split, regs=chosen, block_size=block_size, dtype=x.dtype)
-            set_ = _construct(noise, x, y, found.weights, again, state.x.dtype)
+            set_ = _construct(feature_map, noise, x, y, found.weights, again, state.x.dtype, options)
             return set_[:2], found.weights, Info(*set_[2:], found.reg, found.accuracy)
 
         (x, y), weights, info = precision.run_in(dtype, solve, state.x, state.y, noise)
@@ -151,47 +152,64 @@ def make(
             warnings.warn(text, stacklevel=2)
         return State(x, y, weights, info.reg), info
 
-    def _construct(noise, x, y, w, again, stored):
-        """``(x, y, error, reg, reg_limit, rank)`` of a set for the weights ``w``."""
-        h = feature_map.features(x)
-        if images == "fixed":
-            y, used = exact.labels(h, w, reg), jnp.asarray(reg, w.dtype)
-            d = exact.inverse(h, reg)
-        else:
-            # Labels were rounded when they were stored, and so a centred teacher is not quite centred.
-            rcond = float(jnp.finfo(stored).eps) ** 0.75 * y.shape[1]
-            # What comes before the features has their ridge, which is clamped where no features are that small.
-            ridge = jnp.minimum(jnp.asarray(reg, w.dtype), exact.reg_limit(exact.prescribed(y, w, rcond=rcond)))
-            if labels == "teacher":
-                of_teacher = _within_rows(exact.labels(h, w, ridge), w, rcond)
-                enough = exact.rank(of_teacher, rcond=rcond) >= exact.rank(w, rcond=rcond)
-                y = jnp.where(enough, of_teacher, y)
-            d = exact.prescribed(y, w, _free(noise, h, y, w, ridge, rcond), rcond=rcond)
-            h, used = exact.features(d, reg, root=root, rcond=_cutoff(d))
-            x = feature_map.pull_back(h, x)
-        x = _rounded(x, stored)
-        if again and images != "fixed":
-            y = exact.labels(feature_map.features(x), w, used)
-        h = feature_map.features(x)
-        # Rounding fills directions that are empty, up to this; without a ridge they would count.
-        noise_floor = float(jnp.finfo(stored).eps) * min(h.shape) ** 0.5
-        student = exact.weights(h, _rounded(y, stored), used, rcond=noise_floor)
-        size = jnp.linalg.norm(w)
-        error = jnp.linalg.norm(student - w) / jnp.where(size > 0, size, 1.0)
-        return x, y, error, used, exact.reg_limit(d), exact.rank(d, rcond=_cutoff(d)).astype(w.dtype)
-
-    def _free(noise, h, y, w, ridge, rcond):
-        """``Z``."""
-        if images == "real":
-            return exact.inverse(h, ridge, rcond=_cutoff(h))
-        if images == "minimal":
-            return None
-        return _NOISE * jnp.std(exact.prescribed(y, w, rcond=rcond)) * noise
-
     def usage(state):
         return {"reg": float(state.reg)}
 
     return Method(init, step, lambda state: Distilled(state.x, state.y), usage)
+
+
+class _Options(NamedTuple):
+    """How the set is made; ``make`` documents it."""
+
+    images: str
+    labels: str
+    reg: float
+    root: str
+
+
+def _construct(feature_map, noise, x, y, w, again, stored, options):
+    """``(x, y, error, reg, reg_limit, rank)`` of a set for the weights ``w``, stored with the type ``stored``."""
+    if options.images == "fixed":
+        h = feature_map.features(x)
+        y, used = exact.labels(h, w, options.reg), jnp.asarray(options.reg, w.dtype)
+        d = exact.inverse(h, options.reg)
+    else:
+        x, y, d, used = _pulled_back(feature_map, noise, x, y, w, stored, options)
+    x = _rounded(x, stored)
+    if again and options.images != "fixed":
+        y = exact.labels(feature_map.features(x), w, used)
+    h = feature_map.features(x)
+    # Rounding fills directions that are empty, up to this; without a ridge they would count.
+    noise_floor = float(jnp.finfo(stored).eps) * min(h.shape) ** 0.5
+    student = exact.weights(h, _rounded(y, stored), used, rcond=noise_floor)
+    size = jnp.linalg.norm(w)
+    error = jnp.linalg.norm(student - w) / jnp.where(size > 0, size, 1.0)
+    return x, y, error, used, exact.reg_limit(d), exact.rank(d, rcond=_cutoff(d)).astype(w.dtype)
+
+
+def _pulled_back(feature_map, noise, x, y, w, stored, options):
+    """``(x, y, D, ridge)``: images whose features have a ``D`` with ``D^T y = W`` (theorems 4.1 and 5.1)."""
+    h = feature_map.features(x)
+    # Labels were rounded when they were stored, and so a centred teacher is not quite centred.
+    rcond = float(jnp.finfo(stored).eps) ** 0.75 * y.shape[1]
+    # What comes before the features has their ridge, which is clamped where no features are that small.
+    ridge = jnp.minimum(jnp.asarray(options.reg, w.dtype), exact.reg_limit(exact.prescribed(y, w, rcond=rcond)))
+    if options.labels == "teacher":
+        of_teacher = _within_rows(exact.labels(h, w, ridge), w, rcond)
+        enough = exact.rank(of_teacher, rcond=rcond) >= exact.rank(w, rcond=rcond)
+        y = jnp.where(enough, of_teacher, y)
+    d = exact.prescribed(y, w, _free(noise, h, y, w, ridge, rcond, options.images), rcond=rcond)
+    h, used = exact.features(d, options.reg, root=options.root, rcond=_cutoff(d))
+    return feature_map.pull_back(h, x), y, d, used
+
+
+def _free(noise, h, y, w, ridge, rcond, images):
+    """``Z``, the part of ``D`` that the weights leave open."""
+    if images == "real":
+        return exact.inverse(h, ridge, rcond=_cutoff(h))
+    if images == "minimal":
+        return None
+    return _NOISE * jnp.std(exact.prescribed(y, w, rcond=rcond)) * noise
 
 
 def _cutoff(a):

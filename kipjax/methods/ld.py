@@ -264,18 +264,8 @@ def make(
         checks.at_least(where, name, value, 0.0, strict=True)
     checks.within(where, "alpha", alpha, 0.0, 1.0)
     of_labels, of_model, of_scale = (optax.adam(r) for r in (learning_rate, model_learning_rate, scale_learning_rate))
-
-    def fresh(key, x, k):
-        variables = network.init(model, key, x)
-        width = variables["params"]["head"]["kernel"].shape[0]
-        scale = jnp.ones((), x.dtype)
-        return Learner(
-            variables,
-            of_model.init(variables["params"]),
-            jnp.zeros((width + 1, k), x.dtype),
-            scale,
-            of_scale.init(scale),
-        )
+    options = _Options(of_labels, of_model, of_scale, learn_labels, inner_step_size, reg, alpha)
+    take = {"ridge": _ridge_step, "second_order": _second_order_step}[form]
 
     def init(key, distilled0):
         checks.same_length(where, "x", distilled0.x, "y", distilled0.y)
@@ -283,86 +273,34 @@ def make(
         x, y = (jnp.array(a, dtype) for a in distilled0[:2])  # copies: a state may be donated
         m, k = y.shape
         y = jnp.full_like(y, 1 / k) if learn_labels else y
-        errors, zero = watch(window or patience_for(m, k), x.dtype), jnp.zeros((), jnp.int32)
-        best = None if validation is None else Best(jnp.array(y), zero, jnp.asarray(jnp.inf, x.dtype), zero)
-        return State(x, y, of_labels.init(y), fresh(key, x, k), errors, best)
-
-    def better_of(key, state, y, now):
-        """The best labels once it is time to look at those of now."""
-        count, length = state.best.count + 1, jnp.maximum(training_steps(now), 1)
-
-        def look():
-            trained = fit(
-                key, model, state.x, y, length, form=form, batch_size=batch_size, learning_rate=model_learning_rate,
-                scale_learning_rate=scale_learning_rate, reg=reg, alpha=alpha,
-            )  # fmt: skip
-            found = outputs(model, trained, jnp.asarray(validation.x))
-            error = (1 - losses.accuracy(found, labels.classes(validation.y))).astype(state.best.error.dtype)
-            new = Best(y, length, error, count)
-            return jax.tree.map(lambda a, b: jnp.where(error <= state.best.error, a, b), new, state.best)
-
-        return lax.cond(count % validate_every == 0, look, lambda: state.best)._replace(count=count)
-
-    def ridge_step(key, learner, y, opt_state, x_b, rows, batch):
-        def label_loss(y):
-            phi, h = (with_one(forward(model, learner.variables, x, key)[1]) for x in (batch.x, x_b))
-            local = ridge_weights(h[:, :-1], y[rows], reg=reg)
-            logits = learner.scale * (phi @ ((1 - alpha) * learner.w + alpha * local))
-            return losses.cross_entropy(logits, batch.y), losses.accuracy(logits, batch.y)
-
-        (loss, accuracy), gradient = jax.value_and_grad(label_loss, has_aux=True)(y)
-        new, opt_state = update(y, opt_state, gradient)
-
-        def feature_loss(params, scale):
-            _, h, statistics = forward(model, {**learner.variables, "params": params}, x_b, key)
-            w = (1 - alpha) * learner.w + alpha * ridge_weights(h, y[rows], reg=reg)
-            return losses.cross_entropy(scale * (with_one(h) @ w), new[rows]), (w, statistics)
-
-        at = (learner.variables["params"], learner.scale)
-        (inner, (w, statistics)), slopes = jax.value_and_grad(feature_loss, argnums=(0, 1), has_aux=True)(*at)
-        moved = trained(learner, statistics, slopes[0])
-        change, scale_state = of_scale.update(slopes[1], learner.scale_state)
-        moved = moved._replace(w=w.astype(learner.w.dtype), scale=learner.scale + change, scale_state=scale_state)
-        return new, opt_state, moved, (loss, accuracy, inner)
-
-    def second_order_step(key, learner, y, opt_state, x_b, rows, batch):
-        def label_loss(y):
-            return second_order_loss(
-                model, learner.variables, x_b, y[rows], batch, inner_step_size=inner_step_size, key=key
-            )  # fmt: skip
-
-        (loss, (accuracy, inner, slope)), gradient = jax.value_and_grad(label_loss, has_aux=True)(y)
-        new, opt_state = update(y, opt_state, gradient)
-        statistics = forward(model, learner.variables, x_b, key)[2]
-        return new, opt_state, trained(learner, statistics, slope), (loss, accuracy, inner)
-
-    def update(y, opt_state, gradient):
-        if not learn_labels:
-            return y, opt_state
-        change, opt_state = of_labels.update(gradient, opt_state)
-        return normalised(y + change), opt_state
-
-    def trained(learner, statistics, gradient):
-        change, opt_state = of_model.update(gradient, learner.opt_state)
-        params = optax.apply_updates(learner.variables["params"], change)
-        return learner._replace(variables={**statistics, "params": params}, opt_state=opt_state)
+        errors = watch(window or patience_for(m, k), x.dtype)
+        best = None if validation is None else _no_best(y)
+        return State(x, y, of_labels.init(y), _fresh(key, model, x, k, options), errors, best)
 
     def step(key, state, batch):
         checks.same_classes(where, "the set's y", state.y, "batch.y", batch.y)
         draw_key, fresh_key = jax.random.split(key)
         m, k = state.y.shape
         rows = draw.without_replacement(draw_key, min(batch_size, m), m)
-        take = ridge_step if form == "ridge" else second_order_step
         real = Batch(batch.x, labels.classes(batch.y))
-        y, opt_state, learner, found = take(
-            jax.random.fold_in(key, 2), state.learner, state.y, state.opt_state, state.x[rows], rows, real
-        )
+        y, opt_state, learner, found = take(jax.random.fold_in(key, 2), model, state, rows, real, options)
         loss, accuracy, inner = found
         now, over = watched(state.watch, 1 - accuracy)
-        learner = lax.cond(over, lambda: fresh(fresh_key, state.x, k), lambda: learner)
+        learner = lax.cond(over, lambda: _fresh(fresh_key, model, state.x, k, options), lambda: learner)
         info = Info(loss, accuracy, inner, now.resets, training_steps(now))
-        best = None if validation is None else better_of(jax.random.fold_in(key, 3), state, y, now)
+        best = None if validation is None else look(jax.random.fold_in(key, 3), state, y, now)
         return State(state.x, y, opt_state, learner, now, best), info
+
+    def look(key, state, y, now):
+        def error(length):
+            trained = fit(
+                key, model, state.x, y, length, form=form, batch_size=batch_size, learning_rate=model_learning_rate,
+                scale_learning_rate=scale_learning_rate, reg=reg, alpha=alpha,
+            )  # fmt: skip
+            found = outputs(model, trained, jnp.asarray(validation.x))
+            return 1 - losses.accuracy(found, labels.classes(validation.y))
+
+        return _better(state.best, y, jnp.maximum(training_steps(now), 1), error, validate_every)
 
     def distilled(state):
         if state.best is None:
@@ -374,3 +312,101 @@ def make(
         return {"training_steps": max(1, int(state.best.steps if chosen else training_steps(state.watch)))}
 
     return Method(init, step, distilled, usage)
+
+
+def _no_best(y):
+    zero = jnp.zeros((), jnp.int32)
+    return Best(jnp.array(y), zero, jnp.asarray(jnp.inf, y.dtype), zero)
+
+
+def _better(best, y, length, error, every):
+    """The best labels after one more update, those of now among them if it is time to look."""
+    count = best.count + 1
+
+    def look():
+        now = Best(y, length.astype(best.steps.dtype), error(length).astype(best.error.dtype), count)
+        return jax.tree.map(lambda a, b: jnp.where(now.error <= best.error, a, b), now, best)
+
+    return lax.cond(count % every == 0, look, lambda: best)._replace(count=count)
+
+
+class _Options(NamedTuple):
+    """The optimizers of labels, network and scale, and the hyperparameters of the steps; ``make`` documents them."""
+
+    of_labels: optax.GradientTransformation
+    of_model: optax.GradientTransformation
+    of_scale: optax.GradientTransformation
+    learn_labels: bool
+    inner_step_size: float
+    reg: float
+    alpha: float
+
+
+def _ridge_step(key, model, state, rows, batch, options):
+    """Algorithm 2: ``(labels, their optimizer's state, network, (loss, accuracy, inner loss))`` on the ``rows``."""
+    learner, x_b, alpha = state.learner, state.x[rows], options.alpha
+
+    def label_loss(y):
+        phi, h = (with_one(forward(model, learner.variables, x, key)[1]) for x in (batch.x, x_b))
+        local = ridge_weights(h[:, :-1], y[rows], reg=options.reg)
+        logits = learner.scale * (phi @ ((1 - alpha) * learner.w + alpha * local))
+        return losses.cross_entropy(logits, batch.y), losses.accuracy(logits, batch.y)
+
+    (loss, accuracy), gradient = jax.value_and_grad(label_loss, has_aux=True)(state.y)
+    new, opt_state = _updated(state, gradient, options)
+
+    def feature_loss(params, scale):
+        _, h, statistics = forward(model, {**learner.variables, "params": params}, x_b, key)
+        w = (1 - alpha) * learner.w + alpha * ridge_weights(h, state.y[rows], reg=options.reg)
+        return losses.cross_entropy(scale * (with_one(h) @ w), new[rows]), (w, statistics)
+
+    at = (learner.variables["params"], learner.scale)
+    (inner, (w, statistics)), slopes = jax.value_and_grad(feature_loss, argnums=(0, 1), has_aux=True)(*at)
+    moved = _trained(learner, statistics, slopes[0], options)
+    change, scale_state = options.of_scale.update(slopes[1], learner.scale_state)
+    moved = moved._replace(w=w.astype(learner.w.dtype), scale=learner.scale + change, scale_state=scale_state)
+    return new, opt_state, moved, (loss, accuracy, inner)
+
+
+def _second_order_step(key, model, state, rows, batch, options):
+    """Algorithm 1; returns what ``_ridge_step`` does."""
+    learner, x_b = state.learner, state.x[rows]
+
+    def label_loss(y):
+        return second_order_loss(
+            model, learner.variables, x_b, y[rows], batch, inner_step_size=options.inner_step_size, key=key
+        )  # fmt: skip
+
+    (loss, (accuracy, inner, slope)), gradient = jax.value_and_grad(label_loss, has_aux=True)(state.y)
+    new, opt_state = _updated(state, gradient, options)
+    statistics = forward(model, learner.variables, x_b, key)[2]
+    return new, opt_state, _trained(learner, statistics, slope, options), (loss, accuracy, inner)
+
+
+def _updated(state, gradient, options):
+    """``(labels, their optimizer's state)``."""
+    if not options.learn_labels:
+        return state.y, state.opt_state
+    change, opt_state = options.of_labels.update(gradient, state.opt_state)
+    return normalised(state.y + change), opt_state
+
+
+def _trained(learner, statistics, gradient, options):
+    """The network after a step of its optimizer."""
+    change, opt_state = options.of_model.update(gradient, learner.opt_state)
+    params = optax.apply_updates(learner.variables["params"], change)
+    return learner._replace(variables={**statistics, "params": params}, opt_state=opt_state)
+
+
+def _fresh(key, model, x, k, options):
+    """A network with ``W = 0`` and ``s = 1``."""
+    variables = network.init(model, key, x)
+    width = variables["params"]["head"]["kernel"].shape[0]
+    scale = jnp.ones((), x.dtype)
+    return Learner(
+        variables,
+        options.of_model.init(variables["params"]),
+        jnp.zeros((width + 1, k), x.dtype),
+        scale,
+        options.of_scale.init(scale),
+    )

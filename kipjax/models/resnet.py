@@ -83,8 +83,7 @@ class WideResNet(Classifier):
 
     def __post_init__(self):
         where = "models.WideResNet"
-        checks.whole(where, "depth", self.depth, 10)
-        checks.require(self.depth % 6 == 4, where, f"depth is {self.depth}; it must be 6 n + 4: 10, 16, 22, 28, 34, 40")
+        _check_depth(where, self.depth, 4)
         checks.whole(where, "widen", self.widen)
         super().__post_init__()
 
@@ -131,8 +130,7 @@ class CifarResNet(Classifier):
 
     def __post_init__(self):
         where = "models.CifarResNet"
-        checks.whole(where, "depth", self.depth, 8)
-        checks.require(self.depth % 6 == 2, where, f"depth is {self.depth}; it must be 6 n + 2: 8, 14, 20, 26, 32, 38")
+        _check_depth(where, self.depth, 2)
         checks.whole(where, "width", self.width)
         super().__post_init__()
 
@@ -159,3 +157,10 @@ class CifarResNet(Classifier):
             x = self._conv(x, width, f"{name}_shortcut_conv", **options)
             x = self._norm(x, train, f"{name}_shortcut_norm")
         return x + h
+
+
+def _check_depth(where, depth, rest):
+    """Three stages of blocks of two layers have ``6 n``, and ``rest`` layers are outside them."""
+    checks.whole(where, "depth", depth, 6 + rest)
+    some = ", ".join(str(6 * n + rest) for n in range(1, 7))
+    checks.require(depth % 6 == rest, where, f"depth is {depth}; it must be 6 n + {rest}: {some}")
