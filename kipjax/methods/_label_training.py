@@ -63,7 +63,11 @@ def forward(model: nn.Module, variables: PyTree, x: jax.Array, key: jax.Array):
 
 
 def fit(key: jax.Array, model: nn.Module, x: jax.Array, y: jax.Array, steps: int | jax.Array, **options) -> Trained:
-    """A fresh network after ``steps`` steps, which may be traced; ``**options`` of ``fit_along``."""
+    """A fresh network after ``steps []``, which may be traced, on ``x [m, ...]``, ``y [m, k]``; options of ``fit_along``.
+
+    References:
+      arXiv:2006.08572, section 4.
+    """
     along = fit_along(key, model, x, y, jnp.asarray(steps)[None], **options)
     return jax.tree.map(lambda leaf: leaf[0], along)
 
