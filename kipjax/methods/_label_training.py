@@ -63,7 +63,7 @@ def forward(model: nn.Module, variables: PyTree, x: jax.Array, key: jax.Array):
 
 
 def fit(key: jax.Array, model: nn.Module, x: jax.Array, y: jax.Array, steps: int | jax.Array, **options) -> Trained:
-    """A fresh network after ``steps []``, which may be traced, on ``x [m, ...]``, ``y [m, k]``; options of ``fit_along``.
+    """A fresh network after ``steps []``, which may be traced, on ``x [m, ...]``, ``y [m, k]``, as by ``fit_along``.
 
     References:
       arXiv:2006.08572, section 4.
@@ -98,6 +98,7 @@ def fit_along(
       batch_size, learning_rate, scale_learning_rate, reg, alpha: as in ``ld.make``, of the model.
       variables: where it starts; drawn unless given.
     """
+    x, y = jnp.asarray(x), jnp.asarray(y)
     init_key, run_key = jax.random.split(key)
     variables = network.init(model, init_key, x) if variables is None else variables
     of_model, of_scale = optax.adam(learning_rate), optax.adam(scale_learning_rate)
