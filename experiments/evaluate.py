@@ -146,22 +146,13 @@ def _score_networks(made, task, options):
 
 
 def _score_flexibility(made, task, options):
-    """Each network by other numbers of steps, then by other optimizers; the name of the model says which."""
-    protocol, size = _protocol(made, task), len(made.distilled.x)
-    if not protocol.epochs:
-        protocol = protocol._replace(steps=protocols.steps(protocol, size))
-    offsets, rates = _numbers("step_offsets"), [word.partition(":") for word in FLAGS.optimizers]
+    """Each network by other numbers of steps, then by other optimizers."""
+    protocol, rates = _protocol(made, task), [word.partition(":") for word in FLAGS.optimizers]
     for optimizer, _, rate in rates:
         checks.require(_is_number(rate), "--optimizers", f"{optimizer}:{rate} has no learning rate; give adam:0.001")
     choices = {f"{optimizer} {rate}": (optimizer, float(rate)) for optimizer, _, rate in rates}
-    found = []
-    for name, model in _networks(made, protocol, task).items():
-        run = {"protocol": protocol, "name": name, **options}
-        by_steps = flexibility.step_counts(made.distilled, task, model, offsets=offsets, **run) if offsets else {}
-        by_optimizer = flexibility.optimizers(made.distilled, task, model, choices=choices, **run) if choices else {}
-        rows = {f"{count} steps": some for count, some in by_steps.items()} | by_optimizer
-        found += [r._replace(model=f"{name}, {how}") for how, some in rows.items() for r in some]
-    return found
+    offsets, models = _numbers("step_offsets"), _networks(made, protocol, task)
+    return scoring.flexibility_results(made.distilled, task, models, protocol, offsets, choices, **options)
 
 
 def _is_number(text):

@@ -11,11 +11,11 @@ from flax import linen as nn
 
 from experiments import build
 from kipjax import checks
-from kipjax.evaluation import Result, Task, label_training, protocols, train, unrolled
+from kipjax.evaluation import Result, Task, flexibility, label_training, protocols, train, unrolled
 from kipjax.methods import dd
 from kipjax.types import Distilled
 
-__all__ = ["network", "of_artifact", "protocol", "starts", "trained_results", "unrolled_results"]
+__all__ = ["flexibility_results", "network", "of_artifact", "protocol", "starts", "trained_results", "unrolled_results"]
 
 
 def of_artifact(meta: dict[str, Any]) -> ml_collections.ConfigDict:
@@ -92,6 +92,37 @@ def trained_results(
         made, task, model, steps=protocol.steps if learned else 0, form=method["form"], batch_size=protocol.batch_size,
         name=name, **options,
     )  # fmt: skip
+
+
+def flexibility_results(
+    made: Distilled,
+    task: Task,
+    models: dict[str, nn.Module],
+    protocol: protocols.Protocol,
+    offsets: list[int],
+    choices: dict[str, tuple[str, float]],
+    **options: Any,
+) -> list[Result]:
+    """Networks trained on a set for other numbers of steps, then by other optimizers; the model's name says which.
+
+    Args:
+      made, task: set and data.
+      models: by name.
+      protocol: whose steps and optimizer change.
+      offsets: steps more or fewer.
+      choices: ``name -> (optimizer, learning rate)``.
+      **options: of ``train.evaluate``.
+    """
+    if not protocol.epochs:
+        protocol = protocol._replace(steps=protocols.steps(protocol, len(made.x)))
+    found = []
+    for name, model in models.items():
+        run = {"protocol": protocol, "name": name, **options}
+        by_steps = flexibility.step_counts(made, task, model, offsets=offsets, **run) if offsets else {}
+        by_optimizer = flexibility.optimizers(made, task, model, choices=choices, **run) if choices else {}
+        rows = {f"{count} steps": some for count, some in by_steps.items()} | by_optimizer
+        found += [result._replace(model=f"{name}, {how}") for how, some in rows.items() for result in some]
+    return found
 
 
 def unrolled_results(
