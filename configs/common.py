@@ -26,21 +26,25 @@ def base() -> ml_collections.ConfigDict:
     - ``model``: for methods that differentiate through networks, ``name`` of ``kipjax.models.get`` and its arguments;
       ``depth`` 0 means what the size of the images asks for.
     - ``init``: where the distilled set starts: ``kind`` "real", "noise" or "class_means", ``ipc`` images per class;
-      ``scale`` of its labels, ``centered`` or not; ``std`` of normal noise (0: uniform). With ``base``
+      ``scale`` of its labels, ``centered`` or not; ``std`` of normal noise (0: uniform); ``classes``: only the first so
+      many have images (0: all); ``labels``: empty, or a kind of ``sldd.initial_labels`` to start from. With ``base``
       (``base_dir``) images are random ones of another data set, resized; ``data`` says only how many classes there are.
     - ``pretrain``: for methods that start from trained networks: ``name`` and ``data_dir`` of what they are trained on
-      (empty: none), how many ``networks``, and their ``steps`` and ``learning_rate`` of Adam on 256 images.
+      (empty: none), how many ``networks``, and their ``steps`` and ``learning_rate`` of Adam on 256 images, its first
+      beta ``b1`` (0: 0.9), and the steps after which its rate is halved, ``halve_every`` (0: never).
     - ``batch``: targets of a step: ``kind`` "class_balanced", "uniform", "per_class", "in_order" (each once
       in n / size steps) or "all", and ``size``.
-    - ``augment``: empty, or ``rotation`` (degrees), ``shift`` (fraction of the side), ``flip``, ``channel_shift``
-      (pixel units) and ``fraction`` of the batch they are applied to.
+    - ``augment``: empty, or ``rotation`` (degrees), ``shift`` (fraction of the side), ``crop`` (pixels of padding, by
+      ``crop_mode`` "reflect" or "constant"), ``flip``, ``channel_shift`` (pixel units) and ``fraction`` of the batch
+      they are applied to.
     - ``validation_ipc``: training images per class on which a method that stops early picks its step (0: none).
     - ``steps`` in all; ``log_every`` steps are one compiled dispatch; test accuracy is reported every ``eval_every``
       steps (0: at the end only) and never used; a checkpoint every ``checkpoint_every`` steps, of which the newest
       ``checkpoints_kept`` stay.
     - ``evaluation``: by kernel ridge regression: ``reg``, ``reg_unit``, ``seeds`` random subsets, ``full_size``
       training points for the upper baseline, ``block_size``, ``dtype``; by trained networks: ``protocol`` of
-      ``kipjax.evaluation.PROTOCOLS``, ``arch`` and its ``width`` (0: the paper's), ``seeds`` networks,
+      ``kipjax.evaluation.PROTOCOLS``, ``arch`` and its ``width`` (0: the paper's), or for an ``arch`` of "" the
+      network of ``model``; ``seeds`` networks,
       ``subset_seeds`` random subsets; ``kernels``, each as in ``kernel``, score such a set besides.
     """
     config = ml_collections.ConfigDict()
@@ -55,10 +59,11 @@ def base() -> ml_collections.ConfigDict:
     config.method = method("kip")
     config.model = ml_collections.ConfigDict({"name": "convnet", "depth": 0, "width": 128})
     config.init = ml_collections.ConfigDict({"kind": "real", "ipc": 1, "scale": 1.0, "std": 0.0})
-    config.init.update(centered=True, base="", base_dir="")
+    config.init.update(centered=True, base="", base_dir="", classes=0, labels="")
     config.pretrain = ml_collections.ConfigDict(
         {"name": "", "data_dir": "", "networks": 1, "steps": 1000, "learning_rate": 2e-4}
     )
+    config.pretrain.update(b1=0.0, halve_every=0)
     config.batch = ml_collections.ConfigDict({"kind": "class_balanced", "size": 1000})
     config.augment = ml_collections.ConfigDict()
     config.validation_ipc = 0

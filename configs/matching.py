@@ -8,6 +8,9 @@ for a run of minutes on a CPU, ``tiny`` for one of seconds. Any field can be cha
 - ``--config.model.name=mlp|lenet|alexnet|vgg11|resnet18|resnet18_ap``, with the five fields above set to ``""`` or 0;
 - ``--config.method.strategy=crop`` (or another single operation, or ``none``) for DSA, DM and MTT;
 - ``--config.init.kind=noise|real`` (``--config.init.std=1`` for normal noise).
+
+Sets are scored by the network that they were distilled through, trained with the method's own augmentation;
+``--config.evaluation.arch=dc_convnet`` takes the standard one, ``dc_convnet:batch:activation=sigmoid`` another.
 """
 
 from configs import common
@@ -25,7 +28,7 @@ def base(name: str):
     config.model.update(name="dc_convnet", norm="instance", pool="avg")
     config.batch.update(kind="per_class", size=256)
     config.log_every, config.checkpoint_every = 10, 50
-    config.evaluation.update(protocol=name, arch="dc_convnet", width=0)
+    config.evaluation.update(protocol=name, arch="", width=0)
     dataset("fashion_mnist")(config)
     return config
 
@@ -45,7 +48,7 @@ def dataset(name: str):
 
 def cpu(config):
     """Width 32, 64 real images of every class, three networks to score."""
-    config.model.width = config.evaluation.width = 32
+    config.model.width = 32
     config.batch.size = 64
     config.evaluation.update(seeds=3, subset_seeds=3)
 

@@ -47,8 +47,12 @@ def train(config) -> None:
     """Trains the experts that the folder ``config.experts.path`` does not hold yet.
 
     Raises:
-      InputError: no folder is named, or it holds experts of another network, data set or training.
+      InputError: the config has no experts, no folder is named, or it holds experts of another network, data set or
+        training.
     """
+    checks.require(
+        "experts" in config, "--config", f"this experiment of {config.method.name} has no experts; take one of MTT"
+    )
     folder, count = config.experts.path, config.experts.count
     checks.require(bool(folder), "config.experts", "path is empty; name the folder for the experts")
     checks.whole("config.experts", "count", count)

@@ -14,6 +14,7 @@ from experiments import experts
 from kipjax import checks, data, kernels, methods, models
 from kipjax.core import labels, loop, sharding
 from kipjax.evaluation import Task, protocols, train
+from kipjax.methods import sldd
 from kipjax.types import Batch, Distilled, Method, Preprocess, Sampler
 
 __all__ = [
@@ -234,6 +235,7 @@ def pretrained(config: ml_collections.ConfigDict, parts: Task, key: jax.Array):
     x, labels_of = foreign(config, given.name, given.data_dir, parts.x_train.shape[1:])
     y = labels.one_hot(labels_of, parts.num_classes)
     protocol = protocols.NAMED["ld"]._replace(steps=given.steps, batch_size=256, learning_rate=given.learning_rate)
+    protocol = protocol._replace(b1=given.get("b1", 0) or 0.9, halve_every=given.get("halve_every", 0))
     model = network(config, parts)
     train_one = jax.jit(lambda k, x, y: train.fit(k, model, Distilled(x, y), protocol=protocol).variables)
     trained = [train_one(k, x, y) for k in jax.random.split(key, given.networks)]
@@ -318,6 +320,7 @@ def sampler(config: ml_collections.ConfigDict, parts: Task) -> Sampler:
 def augmentation(config: ml_collections.ConfigDict, preprocess: Preprocess):
     """``augment(key, x) -> x`` from the fields of ``config.augment``; values in pixel units are applied to pixels."""
     options = {"rotation": 0.0, "shift": 0.0, "flip": False, "channel_shift": 0.0, "fraction": 1.0}
+    options |= {"crop": 0, "crop_mode": "reflect"}
     for name, value in config.items():
         checks.one_of("config.augment", "field", name, options)
         options[name] = value
@@ -325,12 +328,15 @@ def augmentation(config: ml_collections.ConfigDict, preprocess: Preprocess):
     if options["rotation"] or options["shift"]:  # in one interpolation, as Keras' ImageDataGenerator does it
         shift = options["shift"]
         stages.append(data.augment.warp(max_degrees=options["rotation"], height=shift, width=shift))
+    if options["crop"]:
+        stages.append(data.augment.pad_crop(options["crop"], mode=options["crop_mode"]))
     if options["flip"]:
         stages.append(data.augment.flip())
     if options["channel_shift"]:
         stages.append(data.augment.channel_shift(options["channel_shift"]))
     augment = data.augment.compose(*stages)
-    if preprocess.zca is not None or options["channel_shift"]:
+    black = bool(options["crop"]) and options["crop_mode"] == "constant"  # what is padded is 0 in pixels
+    if preprocess.zca is not None or options["channel_shift"] or black:
         augment = data.augment.in_pixel_space(preprocess, augment)
     return data.augment.on_fraction(augment, options["fraction"])
 
@@ -366,7 +372,20 @@ def _start(config, parts, seed):
         checks.within("config.init", "ipc times the classes", ipc * k, 1, len(x))
         rows = data.draw.without_replacement(key, ipc * k, len(x))
         return Distilled(x[rows], labels.one_hot(np.arange(k).repeat(ipc), k, centered=False))
-    return jax.tree.map(jnp.asarray, kinds[config.init.kind]())
+    return _labelled(key, config.init, jax.tree.map(jnp.asarray, kinds[config.init.kind]()))
+
+
+def _labelled(key, init, start):
+    """The rows of the first ``init.classes`` classes, with starting labels by ``init.labels``."""
+    k, labels_of = start.y.shape[1], init.get("labels", "")
+    kept = init.get("classes", 0) or k
+    checks.whole("config.init", "classes", kept)
+    checks.within("config.init", "classes", kept, 1, k)
+    start = start._replace(x=start.x[: kept * init.ipc], y=start.y[: kept * init.ipc])
+    if not labels_of:
+        return start
+    classes = np.asarray(labels.classes(start.y))
+    return start._replace(y=sldd.initial_labels(jax.random.fold_in(key, 1), classes, k, labels_of))
 
 
 def _options(config, name="name"):

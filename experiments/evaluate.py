@@ -8,21 +8,34 @@ python -m experiments.evaluate --artifact=RUN/distilled.npz --protocol=cross_arc
 
 krr: kernel ridge regression with the kernel of the artifact, or with --kernels. worth: how many random real images each
 set is worth under the first of these. kernel_transfer: a table of every artifact (rows) against every test kernel
-(columns). unrolled: as the set was unrolled, on fresh networks. neighbours: by the nearest of its images. rcig, frepo,
-dsa, ...: networks trained from scratch by the protocol of that paper. cross_arch: a table of artifacts against
-networks, all trained by --training. Only what the artifact holds is used: its images, labels and preprocessing.
+(columns). unrolled: as the set was unrolled, on the networks it was made for, or fresh ones; beside it real images by
+--baselines. neighbours: by the nearest of its images. rcig, frepo, dsa, ...: networks trained from scratch by the
+protocol of that paper. cross_arch: a table of artifacts against networks, all trained by --training. flexibility: by
+--training with --step_offsets more or fewer steps, and by each of --optimizers. Only what the artifact holds is used:
+its images, labels and preprocessing, and what its config says of their use.
 """
 
 from typing import NamedTuple
 
 import jax
-import numpy as np
 from absl import flags
 from absl.flags import FLAGS
 
-from experiments import build, cli, report, tables
+from experiments import build, cli, report, scoring, tables
 from kipjax import checks, kernels, models
-from kipjax.evaluation import PROTOCOLS, Result, Task, cross_arch, krr, neighbours, protocols, train, transfer, unrolled
+from kipjax.evaluation import (
+    PROTOCOLS,
+    Result,
+    Task,
+    cross_arch,
+    flexibility,
+    krr,
+    neighbours,
+    protocols,
+    train,
+    transfer,
+    unrolled,
+)
 from kipjax.io import artifact as artifacts
 from kipjax.io import log
 
@@ -32,7 +45,7 @@ TRANSFER_KERNELS = ",".join(
 MATRICES = ("kernel_transfer", "cross_arch")
 
 flags.DEFINE_list("artifact", None, "Distilled sets (.npz), separated by commas.")
-flags.DEFINE_enum("protocol", "krr", sorted(PROTOCOLS), "How to score.")
+flags.DEFINE_enum("protocol", "krr", sorted([*PROTOCOLS, "flexibility"]), "How to score.")
 flags.DEFINE_list(
     "kernels",
     None,
@@ -41,10 +54,11 @@ flags.DEFINE_list(
 flags.DEFINE_list(
     "arch",
     None,
-    f"Networks to train: NAME or NAME:NORM of {', '.join(models.names())}. Default: that of the protocol's paper, "
-    f"{','.join(cross_arch.ARCHITECTURES)} (cross_arch).",
+    f"Networks to train: NAME, NAME:NORM or NAME:OPTION=VALUE (more of them, by colons), NAME one of "
+    f"{', '.join(models.names())}. Default: that of the run, if it was scored by the network that it was distilled "
+    f"through, else that of the protocol's paper; {','.join(cross_arch.ARCHITECTURES)} (cross_arch).",
 )
-flags.DEFINE_enum("training", "rcig", sorted(protocols.NAMED), "cross_arch: the protocol to train by.")
+flags.DEFINE_enum("training", "rcig", sorted(protocols.NAMED), "cross_arch, flexibility: the protocol to train by.")
 flags.DEFINE_integer("width", None, "Filters in the first layer of ConvNets. Default: the paper's.", lower_bound=1)
 flags.DEFINE_integer("depth", None, "Blocks of ConvNets. Default: 3, more for images above 32 pixels.", lower_bound=1)
 flags.DEFINE_integer("parallel", 0, "Networks trained at once; 0 for one on CPU and all elsewhere.", lower_bound=0)
@@ -56,6 +70,18 @@ flags.DEFINE_integer(
     "Training images for the upper baseline; 0 for none. Default: 5000 for krr, else 0.",
     lower_bound=0,
 )
+flags.DEFINE_list(
+    "baselines", ["random"], f"unrolled: real images to compare with, of {', '.join(unrolled.BASELINES)}."
+)
+flags.DEFINE_list(
+    "epochs", [], "unrolled: passes over a baseline that are tried, as 1,3,5 of DD; none: as many as the set's."
+)
+flags.DEFINE_list("step_offsets", list(map(str, flexibility.OFFSETS)), "flexibility: steps more or fewer.")
+flags.DEFINE_list(
+    "optimizers", [f"{o}:{r:g}" for o, r in flexibility.OPTIMIZERS.values()], "flexibility: OPTIMIZER:LEARNING_RATE."
+)
+flags.DEFINE_integer("neighbours", 1, "neighbours: how many vote.", lower_bound=1)
+flags.DEFINE_float("p", 2.0, "neighbours: distances are p-norms.")
 flags.DEFINE_list("sizes", list(map(str, krr.SIZES)), "worth: sizes of the random subsets, ascending.")
 flags.DEFINE_integer("test_size", 0, "Test images to use, the first ones; 0 for all.", lower_bound=0)
 flags.DEFINE_float("reg", None, "Ridge. Default: that of the artifact's run, else 1e-6.", lower_bound=0.0)
@@ -98,42 +124,65 @@ def main() -> None:
 def _score(made, task):
     options = {"key": jax.random.key(FLAGS.seed), "seeds": FLAGS.seeds, "block_size": FLAGS.block_size}
     if FLAGS.protocol == "neighbours":
-        return neighbours.evaluate(made.distilled, task, key=options["key"], seeds=FLAGS.seeds)
+        choice = {"neighbours": FLAGS.neighbours, "p": FLAGS.p}
+        return neighbours.evaluate(made.distilled, task, key=options["key"], seeds=FLAGS.seeds, **choice)
     if FLAGS.protocol == "unrolled":
         return _score_unrolled(made, task, options)
+    if FLAGS.protocol == "flexibility":
+        return _score_flexibility(made, task, options)
     return (_score_networks if _training() else _score_kernels)(made, task, options)
 
 
 def _score_networks(made, task, options):
-    protocol = _protocol(made, task)
+    protocol, config = _protocol(made, task), scoring.of_artifact(made.meta)
+    options |= {"full_size": FLAGS.full_size or 0, "parallel": FLAGS.parallel}
+    return [
+        result
+        for name, model in _networks(made, protocol, task).items()
+        for result in scoring.trained_results(
+            config, made.distilled, task, model, protocol=protocol, name=name, **options
+        )
+    ]
+
+
+def _score_flexibility(made, task, options):
+    """Each network by other numbers of steps, then by other optimizers."""
+    protocol, rates = _protocol(made, task), [word.partition(":") for word in FLAGS.optimizers]
+    for optimizer, _, rate in rates:
+        checks.require(_is_number(rate), "--optimizers", f"{optimizer}:{rate} has no learning rate; give adam:0.001")
+    choices = {f"{optimizer} {rate}": (optimizer, float(rate)) for optimizer, _, rate in rates}
+    offsets, models = _numbers("step_offsets"), _networks(made, protocol, task)
+    return scoring.flexibility_results(made.distilled, task, models, protocol, offsets, choices, **options)
+
+
+def _is_number(text):
+    try:
+        return float(text) > 0
+    except ValueError:
+        return False
+
+
+def _networks(made, protocol, task):
+    """Networks by name: those of --arch, or the artifact's own, or the protocol's."""
+    config = scoring.of_artifact(made.meta)
+    own = config.get("evaluation", {}).get("arch") == "" and not (FLAGS.width or FLAGS.depth)
+    if FLAGS.arch is None and FLAGS.protocol != "cross_arch" and own:
+        return dict([scoring.network(config, task)])
     default = cross_arch.ARCHITECTURES if FLAGS.protocol == "cross_arch" else (protocol.model,)
-    return cross_arch.evaluate(
-        made.distilled,
-        task,
-        {name: _network(name, protocol, task) for name in FLAGS.arch or default},
-        protocol=protocol,
-        flip=bool(made.meta.get("config", {}).get("method", {}).get("flip", False)),
-        full_size=FLAGS.full_size or 0,
-        parallel=FLAGS.parallel,
-        **options,
-    )
+    return {name: _network(name, protocol, task) for name in FLAGS.arch or default}
 
 
 def _score_unrolled(made, task, options):
-    """By the network that the artifact names, or by --arch, started afresh."""
-    steps = made.meta.get("config", {}).get("method", {}).get("inner_steps")
-    checks.require(steps is not None, "--protocol", "unrolled is for sets that were distilled through a training")
-    own = dict(made.meta.get("model", {}))
-    chosen = {name: _network(name, protocols.NAMED["ld"], task) for name in FLAGS.arch or ()}
-    if not chosen:
-        options_of = {k: v for k, v in own.items() if k != "name" and not (k == "depth" and v == 0)}
-        chosen = {own["name"]: models.get(own["name"], num_classes=task.num_classes, **options_of)}
-    momentum = np.asarray(made.meta.get("momentum", 0.0), np.float32)
-    options["momentum"] = momentum if momentum.any() else 0.0
+    """By the network that the artifact names, on the starts that it was made for; or by --arch, started afresh."""
+    config = scoring.of_artifact(made.meta)
+    chosen = {name: _network(name, protocols.NAMED["ld"], task) for name in FLAGS.arch or ()} or {"": None}
+    options |= {"baselines": FLAGS.baselines, "epochs": _numbers("epochs")}
     return [
         result
         for name, model in chosen.items()
-        for result in unrolled.evaluate(made.distilled, task, model, inner_steps=steps, name=name, **options)
+        for result in scoring.unrolled_results(
+            config, made.distilled, task, made.meta, model=model, name=name, **options
+        )
     ]
 
 
@@ -149,10 +198,8 @@ def _score_kernels(made, task, options):
         return transfer.evaluate(made.distilled, task, chosen, **options)
     chosen = _kernels(FLAGS.kernels, made) if FLAGS.kernels else dict([report.test_kernel(_spec(made))])
     if FLAGS.protocol == "worth":
-        sizes = [int(size) for size in FLAGS.sizes if size.isdigit()]
-        checks.require(len(sizes) == len(FLAGS.sizes), "--sizes", f"{FLAGS.sizes} are not all whole numbers")
         name, fn = next(iter(chosen.items()))
-        return krr.curve(made.distilled, task, fn, model=name, sizes=sizes, **options)
+        return krr.curve(made.distilled, task, fn, model=name, sizes=_numbers("sizes"), **options)
     full_size = 5000 if FLAGS.full_size is None else FLAGS.full_size
     rows = [
         krr.evaluate(made.distilled, task, fn, model=name, full_size=full_size, **options)
@@ -161,16 +208,25 @@ def _score_kernels(made, task, options):
     return [result for some in rows for result in some]
 
 
+def _numbers(flag):
+    """The whole numbers of a list; those of offsets may have a sign."""
+    words, sign = FLAGS[flag].value, "-" if flag == "step_offsets" else ""
+    whole = all(word.removeprefix(sign).isdigit() for word in words)
+    checks.require(whole, f"--{flag}", f"{words} are not all whole numbers")
+    return [int(word) for word in words]
+
+
 def _training():
     """The name of the protocol that networks are trained by; nothing for kernels."""
-    if FLAGS.protocol == "cross_arch":
+    if FLAGS.protocol in ("cross_arch", "flexibility"):
         return FLAGS.training
     return FLAGS.protocol if FLAGS.protocol in protocols.NAMED else ""
 
 
 def _protocol(made, task):
     """That protocol with its settings for this set."""
-    return protocols.for_task(_training(), task, len(made.distilled.x))
+    config = scoring.of_artifact(made.meta)
+    return scoring.protocol(_training(), task, len(made.distilled.x), config, made.meta)
 
 
 def _network(name, protocol, task):

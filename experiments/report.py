@@ -8,12 +8,12 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from experiments import build
+from experiments import build, scoring
 from kipjax import checks, data, kernels
-from kipjax.evaluation import Result, krr, metrics, protocols, train, unrolled
+from kipjax.evaluation import Result, krr, metrics, protocols
 from kipjax.io import artifact as artifacts
 from kipjax.io import log, plots
-from kipjax.methods import dd, tdd
+from kipjax.methods import tdd
 
 __all__ = [
     "Source",
@@ -126,15 +126,9 @@ def check(config, experiment: build.Experiment) -> None:
         test_kernel(build.kernel_arguments(spec))
     if build.trains_networks(config):
         if config.evaluation.protocol != "unrolled":
-            _network(config, experiment.task)
+            scoring.network(config, experiment.task)
             protocols.for_task(config.evaluation.protocol, experiment.task, len(experiment.start.x))
         checks.whole("config.evaluation", "subset_seeds", config.evaluation.subset_seeds, 0)
-
-
-def _network(config, task):
-    evaluation = config.evaluation
-    checks.whole("config.evaluation", "width", evaluation.width, 0)
-    return train.build(evaluation.arch, task, **({"width": evaluation.width} if evaluation.width else {}))
 
 
 def by_kernels(config, experiment: build.Experiment, made: artifacts.Artifact) -> list[Result]:
@@ -151,36 +145,12 @@ def _by_kernel(spec, config, experiment, made, key):
 
 
 def _trained(config, experiment, made, meta, **options):
-    evaluation = config.evaluation
+    evaluation, task = config.evaluation, experiment.task
     if evaluation.protocol == "unrolled":
-        return _unrolled(config, experiment, made, meta, **options)
-    model = _network(config, experiment.task)
-    flip = bool(config.method.get("flip", False))
-    protocol = _with_steps(protocols.for_task(evaluation.protocol, experiment.task, len(made.x)), config, meta)
-    return train.evaluate(made, experiment.task, model, protocol=protocol, name=evaluation.arch, flip=flip, **options)
-
-
-def _with_steps(protocol, config, meta):
-    """A protocol with the number of steps that belongs to a set, if it has its own."""
-    if "training_steps" not in meta:
-        return protocol
-    return protocol._replace(steps=meta["training_steps"], batch_size=config.method.batch_size)
-
-
-def _unrolled(config, experiment, made, meta, **options):
-    """As the set was unrolled; on the fixed networks that it was made for, or on others of their kind."""
-    method, model, some = config.method, build.network(config, experiment.task), None
-    if config.pretrain.name:
-        held_out = config.pretrain.networks > method.networks
-        some = build.pretrained(config, experiment.task, jax.random.key(config.seed + held_out))
-    elif method.get("start") == "fixed":
-        key = jax.random.split(jax.random.key(meta.get("seed", config.seed)))[1]  # that of the run's init
-        some = jax.jit(lambda k: dd.starts(k, model, experiment.start.x, method.networks))(key)
-    momentum = np.asarray(meta.get("momentum", 0.0), np.float32)
-    return unrolled.evaluate(
-        made, experiment.task, model, inner_steps=method.inner_steps, name=config.model.name, networks=some,
-        momentum=momentum if momentum.any() else 0.0, **options,
-    )  # fmt: skip
+        return scoring.unrolled_results(config, made, task, meta, **options)
+    name, model = scoring.network(config, task)
+    protocol = scoring.protocol(evaluation.protocol, task, len(made.x), config, meta)
+    return scoring.trained_results(config, made, task, model, protocol=protocol, name=name, **options)
 
 
 def _seeds(config):
@@ -221,7 +191,7 @@ def _protocol(config, experiment, size, meta):
         return "kernel ridge regression"
     if config.evaluation.protocol == "unrolled":
         return "networks trained as the set was unrolled"
-    protocol = _with_steps(protocols.for_task(config.evaluation.protocol, experiment.task, size), config, meta)
+    protocol = scoring.protocol(config.evaluation.protocol, experiment.task, size, config, meta)
     return f"networks trained by {protocols.describe(protocol, size)}"
 
 
@@ -301,8 +271,8 @@ def _names(made):
 def _sentences(workdir, made, config, suffix):
     """``sentences.txt``: each distilled sentence by its nearest words, after its label."""
     dataset, vectors = data.text.load(config.data.name, config.data.data_dir or None)
-    pixels = data.preprocess.to_pixels(made.preprocess, made.distilled.x)
-    found = tdd.sentences(made.distilled._replace(x=pixels), vectors)
+    in_words = data.preprocess.invert(made.preprocess, made.distilled.x)  # not to_pixels, which rounds to bytes
+    found = tdd.sentences(made.distilled._replace(x=in_words), vectors)
     names = dataset.class_names
     lines = [", ".join(f"{n} {v:.2f}" for n, v in zip(names, s.label)) + "\t" + s.words for s in found]
     path = os.path.join(workdir, f"sentences{suffix}.txt")

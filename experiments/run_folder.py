@@ -131,9 +131,10 @@ def _require_same(path, before, wanted, may_change=MAY_CHANGE):
 
 
 def _differences(before, wanted, prefix=""):
+    """Fields that differ; one that an older run did not have, and that is off now, does not."""
     for name in sorted(set(before) | set(wanted)):
         old, new = before.get(name), wanted.get(name)
         if isinstance(old, dict) and isinstance(new, dict):
             yield from _differences(old, new, f"{prefix}{name}.")
-        elif old != new:
+        elif old != new and (name in before or new not in (0, "", [])):
             yield prefix + name, old, new

@@ -15,6 +15,7 @@ from configs.dd import digits, mnist
 def get_config(variant: str = ""):
     config = mnist.get_config()
     config.pretrain.update(name="kmnist", networks=200, steps=40 * 235, learning_rate=2e-4)
+    config.pretrain.update(b1=0.5, halve_every=20 * 235)
     config.method.networks = 4
     return common.by_variant(config, variant, {"fixed": fixed, "cpu": cpu, "tiny": tiny})
 
@@ -28,6 +29,7 @@ def cpu(config):
     config.update(small)
     config.data.preprocess = {"kind": "standardize"}
     config.pretrain.update(name="fashion_mnist", networks=5, steps=500, learning_rate=1e-3)
+    config.pretrain.update(b1=0.5, halve_every=250)
     config.method.networks = 2
 
 

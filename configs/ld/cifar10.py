@@ -13,9 +13,8 @@ from configs.ld import mnist
 def get_config(variant: str = ""):
     config = mnist.get_config()
     config.data.name = "cifar10"
-    config.data.preprocess = {"kind": "fixed", "constants": "cifar10"}
+    config.data.preprocess = {"kind": "fixed", "constants": "cifar10_rcig"}
     config.model = {"name": "alex_cifar", "initial": "torch"}
-    config.evaluation.arch = "alex_cifar"
     config.steps = 400 * 44
     return common.by_variant(config, variant, mnist.VARIANTS | {"cross": cross})
 

@@ -6,6 +6,7 @@ python -m experiments.distill --config=configs/ld/mnist.py:cross --workdir=runs/
 
 The paper's setting (arXiv:2006.08572): 400 epochs of 49 batches of 1024, parts of 50 images. ``true_labels`` is its
 baseline, ``cross`` has images of KMNIST instead (the paper: EMNIST). Variant ``cpu``: batches of 256, 2000 steps.
+Variants ``10``, ``20``, ``50``, ``200``, ``500``: so many images, with the paper's parts and epochs.
 """
 
 from configs import common
@@ -19,7 +20,7 @@ def get_config(variant: str = ""):
     config.init.update(ipc=10, centered=False)
     config.batch.size, config.steps = 1024, 400 * 49
     config.log_every, config.checkpoint_every = 100, 1000
-    config.evaluation.update(protocol="ld", arch="lenet", seeds=20, subset_seeds=20)
+    config.evaluation.update(protocol="ld", arch="", seeds=20, subset_seeds=20)
     return common.by_variant(config, variant, VARIANTS)
 
 
@@ -51,10 +52,24 @@ def true_labels_cpu(config):
 
 def tiny(config):
     common.tiny_unrolled(config)
-    config.evaluation.arch = "convnet"
+
+
+def size(count, part, epochs_factor=1):
+    """A variant: ``count`` images, of which a step takes ``part``, and so many times the epochs."""
+
+    def change(config):
+        config.init.ipc, config.method.batch_size = count // 10, part
+        config.steps *= epochs_factor
+
+    return change
 
 
 VARIANTS = {
+    "10": size(10, 10),
+    "20": size(20, 10),
+    "50": size(50, 25),
+    "200": size(200, 50, 2),
+    "500": size(500, 50, 2),
     "second_order": second_order,
     "true_labels": true_labels,
     "cross": cross,

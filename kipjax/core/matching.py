@@ -68,7 +68,7 @@ def feature_distance(h_s: jax.Array, h_t: jax.Array) -> jax.Array:
       ``[]``.
 
     Raises:
-      InputError: the features are not matrices of the same width.
+      InputError: the features are not matrices of the same width, or have no rows.
 
     References:
       arXiv:2110.04181, section 3.2.
@@ -80,6 +80,8 @@ def feature_distance(h_s: jax.Array, h_t: jax.Array) -> jax.Array:
         f"h_s has shape {jnp.shape(h_s)} and h_t {jnp.shape(h_t)}; expected [n, p] and [b, p]",
     )
     checks.same_example_shape(where, "h_s", h_s, "h_t", h_t)
+    for name, h in (("h_s", h_s), ("h_t", h_t)):
+        checks.require(jnp.shape(h)[0] > 0, where, f"{name} has no rows; a mean needs at least one")
     return jnp.sum((jnp.mean(h_s, axis=0) - jnp.mean(h_t, axis=0)) ** 2)
 
 
@@ -95,7 +97,7 @@ def trajectory_distance(student: PyTree, target: PyTree, start: PyTree) -> jax.A
       ``[]``.
 
     Raises:
-      InputError: the trees differ in structure or in the shape of a leaf.
+      InputError: the trees differ in structure or in the shape of a leaf, or (not under jit) ``start`` is ``target``.
 
     References:
       arXiv:2203.11932, section 3.2.
@@ -107,7 +109,12 @@ def trajectory_distance(student: PyTree, target: PyTree, start: PyTree) -> jax.A
     where = "matching.trajectory_distance"
     _require_alike(where, ("student", student), ("target", target))
     _require_alike(where, ("start", start), ("target", target))
-    return jnp.asarray(_squares(student, target) / _squares(start, target))
+    way = _squares(start, target)
+    if not checks.is_traced(way):
+        checks.require(
+            bool(way != 0), where, "start and target are the same; the distance is relative to the way between them"
+        )
+    return jnp.asarray(_squares(student, target) / way)
 
 
 def _cosine(a, b):

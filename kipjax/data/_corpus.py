@@ -113,8 +113,14 @@ def vocabulary(texts: Iterable[str], *, size: int = 0, plain: bool = False) -> t
       texts: training sentences.
       size: number of entries at most, the first two included; 0 for all.
       plain: as in ``tokenize``.
+
+    Raises:
+      InputError: the size leaves no room for the first two.
     """
     checks.whole("text.vocabulary", "size", size, 0)
+    checks.require(
+        size != 1, "text.vocabulary", f"size is 1 and {UNKNOWN} and {PADDING} take two; give 2 or more, or 0 for all"
+    )
     counts = collections.Counter(word for text in texts for word in tokenize(text, plain=plain))
     ranked = sorted(counts, key=lambda word: (-counts[word], word))
     return (UNKNOWN, PADDING, *(ranked[: size - 2] if size else ranked))

@@ -36,6 +36,7 @@ __all__ = [
     "flip",
     "in_pixel_space",
     "on_fraction",
+    "pad_crop",
     "rotate",
     "shift",
     "strategy",
@@ -142,6 +143,35 @@ def crop(low: float = 0.8, high: float = 1.25) -> Augment:
     checks.at_least("augment.crop", "low", low, 0.0, strict=True)
     checks.at_least("augment.crop", "high", high, low)
     return _augment("augment.crop", functools.partial(_crop, low=low, high=high))
+
+
+def pad_crop(pixels: int = 4, *, mode: Literal["reflect", "constant"] = "reflect") -> Augment:
+    """Pads each image by that many pixels on every side and cuts a window of its size out at a random place.
+
+    Args:
+      pixels: of padding, at least 1; less than the sides, for ``"reflect"``.
+      mode: what is padded with: the image mirrored at its edge pixels, or zeros (in the unit of ``x``).
+
+    Returns:
+      ``augment(key, x [b, h, w, c]) -> x``.
+
+    References:
+      The training images of CIFAR-10 in arXiv:1811.10959 (reflected) and arXiv:1912.07768 (black), 4 pixels.
+
+    Example:
+      >>> pad_crop(2)(jax.random.key(0), jnp.ones((2, 8, 8, 1))).shape
+      (2, 8, 8, 1)
+    """
+    checks.whole("augment.pad_crop", "pixels", pixels)
+    checks.one_of("augment.pad_crop", "mode", mode, ("reflect", "constant"))
+
+    def augment(key: jax.Array, x: jax.Array) -> jax.Array:
+        x = _transform.images("augment.pad_crop", x)
+        padded = jnp.pad(x, ((0, 0), (pixels, pixels), (pixels, pixels), (0, 0)), mode=mode)
+        at = jax.random.randint(key, (x.shape[0], 2), 0, 2 * pixels + 1)
+        return jax.vmap(lambda image, corner: jax.lax.dynamic_slice(image, (*corner, 0), x.shape[1:]))(padded, at)
+
+    return augment
 
 
 def cutout(size: float = 0.25) -> Augment:

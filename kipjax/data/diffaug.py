@@ -12,7 +12,7 @@ DSA, DM and MTT:
 - ``cutout``: a square of half the side around any pixel, cut at the border;
 - ``flip``: left to right, half the time;
 - ``scale``: divides the sizes of the content, down and across, by ``U(1 / 1.2, 1.2)`` each;
-- ``rotate``: by ``U(-15, 15)`` degrees.
+- ``rotate``: by ``U(-15, 15)`` degrees, in the grid where both sides are 2 long, as ``grid_sample`` has it.
 
 Interpolation is bilinear, and everything outside an image is zero.
 
@@ -155,7 +155,10 @@ def _scale(unit: jax.Array, h: int, w: int) -> Transform:
 
 
 def _rotate(unit: jax.Array, h: int, w: int) -> Transform:
-    return Transform(_transform.affine(_transform.rotation(between(unit[0], -math.pi / 12, math.pi / 12))))
+    """In the grid that is -1 .. 1 down as well as across, so that what is not square is sheared along."""
+    across = max(h - 1, 1) / max(w - 1, 1)
+    turn = _transform.rotation(between(unit[0], -math.pi / 12, math.pi / 12))
+    return Transform(_transform.affine(turn * jnp.array([[1.0, across], [1 / across, 1.0]])))
 
 
 _PUBLISHED: dict[str, Recipe] = {

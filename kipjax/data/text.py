@@ -96,16 +96,18 @@ def decode(x: Any, vectors: Vectors) -> list[str]:
 
 
 def dataset(
-    corpus: Corpus, vectors: Vectors | None = None, *, length: int = 30, dimension: int = 50, size: int = 5000,
-    test_fraction: float = 0.2, seed: int = 0,
+    corpus: Corpus, vectors: Vectors | str | os.PathLike | None = None, *, length: int = 30, dimension: int = 50,
+    size: int = 5000, test_fraction: float = 0.2, seed: int = 0,
 ) -> tuple[Dataset, Vectors]:  # fmt: skip
     """A corpus as a data set of images, split at random, each class alike; words and vectors are of the training part.
 
     Args:
       corpus: labelled sentences; those without words are left out.
-      vectors: word vectors; learned from the training sentences unless given.
+      vectors: word vectors, or a file as ``glove`` reads it, for the words of the training sentences; learned from
+        those sentences unless given.
       length: words of a sentence.
-      dimension, size: of learned vectors, and of their vocabulary.
+      dimension: of vectors that are learned or read.
+      size: of the vocabulary of learned vectors.
       test_fraction: share of the test set, above 0 and below 1.
       seed: of the split.
 
@@ -127,7 +129,9 @@ def dataset(
     parts = train_test_split(rows, test_size=test_fraction, random_state=seed, stratify=classes[rows])
     train, test = ([corpus.texts[i] for i in part] for part in parts)
     y_train, y_test = (classes[np.asarray(part)] for part in parts)
-    if vectors is None:
+    if isinstance(vectors, str | os.PathLike):
+        vectors = glove(vectors, vocabulary(train), dimension=dimension)
+    elif vectors is None:
         vectors = learned(train, vocabulary(train, size=size), dimension=dimension)
     x_train, x_test = (embed(some, vectors, length=length) for some in (train, test))
     return from_arrays(x_train, y_train, x_test, y_test, class_names=corpus.class_names), vectors
@@ -160,8 +164,7 @@ def load(name: str, data_dir: str | os.PathLike | None) -> tuple[Dataset, Vector
     corpus = (sentiment if match[1] == "sentiment" else domains)(files)
     length, dimension = int(match[2] or 30), int(match[3] or 50)
     given = [p for p in paths if p not in files]
-    vectors = glove(given[0], vocabulary(corpus.texts), dimension=dimension) if given else None
-    return dataset(corpus, vectors, length=length, dimension=dimension)
+    return dataset(corpus, given[0] if given else None, length=length, dimension=dimension)
 
 
 def _stripped(words):

@@ -23,7 +23,7 @@ Objective = Callable[[PyTree, dict[str, PyTree], jax.Array, jax.Array, jax.Array
 """``objective(params, variables, x, y, dropout key) -> (loss [], statistics)``: what a training step descends on."""
 
 OPTIMIZERS: dict[str, Callable[[Protocol], optax.GradientTransformation]] = {
-    "adam": lambda protocol: optax.scale_by_adam(),
+    "adam": lambda protocol: optax.scale_by_adam(protocol.b1),
     "sgd": lambda protocol: optax.trace(protocol.momentum),
 }
 

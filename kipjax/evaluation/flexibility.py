@@ -11,10 +11,13 @@ from kipjax.evaluation.protocols import Protocol
 from kipjax.evaluation.result import Result, Task
 from kipjax.types import Distilled
 
-__all__ = ["OFFSETS", "optimizers", "step_counts"]
+__all__ = ["OFFSETS", "OPTIMIZERS", "optimizers", "step_counts"]
 
 OFFSETS = (-50, -20, -10, 0, 10, 20, 50, 100)
 """Steps more or fewer that the paper tries."""
+
+OPTIMIZERS = {"adam": ("adam", 1e-3), "sgd": ("sgd", 1e-2)}
+"""Optimizers and their learning rates; SGD has momentum 0.9."""
 
 
 def step_counts(
@@ -54,14 +57,14 @@ def optimizers(
     choices: dict[str, tuple[str, float]] | None = None,
     **options: Any,
 ) -> dict[str, list[Result]]:
-    """Results for each optimizer, ``name -> (optimizer, learning rate)``; Adam and SGD with momentum 0.9 at first.
+    """Results for each optimizer, ``name -> (optimizer, learning rate)``; those of ``OPTIMIZERS`` at first.
 
     Args:
       distilled, task, model, protocol: as in ``train.evaluate``.
       choices: what to train by.
       **options: of ``train.evaluate``.
     """
-    choices = choices or {"adam": ("adam", 1e-3), "sgd": ("sgd", 1e-2)}
+    choices = choices or OPTIMIZERS
     return {
         name: train.evaluate(
             distilled, task, model,

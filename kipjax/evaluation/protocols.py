@@ -34,12 +34,13 @@ class Protocol(NamedTuple):
       epochs: passes over the set in a new order each, the last batch as small as it falls; instead of ``steps``.
       batch_size: sets up to this size are taken whole at each step.
       shuffle: draw the batch of each step at random; otherwise go through the set in its order, again and again.
-      optimizer: ``"adam"`` or ``"sgd"``; ``momentum`` is that of ``"sgd"``.
+      optimizer: ``"adam"`` or ``"sgd"``; ``momentum`` is that of ``"sgd"``, ``b1`` the first beta of ``"adam"``.
       learning_rate: the highest one; ``learned_rate`` takes the set's own instead, if it has one.
       warmup: steps in which it rises linearly from zero.
       final_rate: fraction to which it falls along a cosine from there to the last step.
       drop_epoch: epochs after which it falls to a tenth, and momentum starts anew; 0 for never.
       milestones: epochs after each of which it falls to a tenth, while momentum goes on.
+      halve_every: steps after which it is halved, again and again; 0 for never.
       loss: a name in ``LOSSES``.
       weight_decay: ``w`` in the penalty ``w/2 |theta|^2``, or ``w |theta - theta_0|^2`` if ``decay_to_start``; over all
         parameters.
@@ -61,12 +62,14 @@ class Protocol(NamedTuple):
     shuffle: bool = True
     optimizer: str = "adam"
     momentum: float = 0.0
+    b1: float = 0.9
     learning_rate: float = 1e-4
     learned_rate: bool = False
     warmup: int = 0
     final_rate: float = 1.0
     drop_epoch: int = 0
     milestones: tuple[int, ...] = ()
+    halve_every: int = 0
     loss: str = "half_mse"
     weight_decay: float = 0.0
     decay_to_start: bool = False
@@ -236,6 +239,8 @@ def schedule(protocol: Protocol, size: int) -> optax.Schedule:
     if protocol.milestones:
         falls = {epoch * per_epoch(protocol, size): 0.1 for epoch in protocol.milestones}
         return optax.piecewise_constant_schedule(top, falls)
+    if protocol.halve_every:
+        return optax.exponential_decay(top, protocol.halve_every, 0.5, staircase=True)
     fall = optax.cosine_decay_schedule(top, max(total - protocol.warmup, 1), protocol.final_rate)
     if not protocol.warmup:
         return fall

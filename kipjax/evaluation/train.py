@@ -30,7 +30,8 @@ __all__ = ["Network", "Objective", "build", "evaluate", "fit", "fit_along", "fre
 def build(name: str, task: Task, **options: int) -> nn.Module:
     """The network ``models.get(name)`` for a task; ``options`` (width, depth) go to ConvNets alone.
 
-    A ConvNet is as deep as ``models.depth_for`` says for the size of the images, unless ``depth`` is given.
+    A ConvNet is as deep as ``models.depth_for`` says for the size of the images, unless ``depth`` is given; what the
+    name itself says (``"convnet:depth=2"``) comes first.
 
     Raises:
       InputError: the name is unknown, or the examples are no images.
@@ -44,8 +45,9 @@ def build(name: str, task: Task, **options: int) -> nn.Module:
         "evaluation.train.build",
         f"{name} is for images [n, height, width, channels] and x_test has shape {shape}; choose another, such as mlp",
     )
-    options = {"depth": models.depth_for(min(shape[1:3]))} | options
-    return models.get(name, num_classes=task.num_classes, **options)
+    word, own = models.parse(name)
+    options = {"depth": models.depth_for(min(shape[1:3]))} | options | own
+    return models.get(word, num_classes=task.num_classes, **options)
 
 
 def evaluate(

@@ -1,11 +1,12 @@
 """Networks trained on a set exactly as it was unrolled: its batches in their order, its own step sizes, no more steps.
 
 The protocol of DD (arXiv:1811.10959, section 4), SLDD and TDD (arXiv:1910.02551) and GTN (arXiv:1912.07768). Real
-images of the same number are trained on in the same way, by a step size of their own: the best of a grid on *training*
-images, or that of the set.
+images of the same number are trained on in the same way, by a step size (and number of epochs) of their own: the best
+of a grid on *training* images, or that of the set. ``BASELINES`` lists which real images.
 """
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -18,15 +19,27 @@ from jax import lax
 from kipjax import checks
 from kipjax.core import losses
 from kipjax.data import draw
-from kipjax.evaluation import krr
+from kipjax.evaluation import _real_sets
 from kipjax.evaluation.result import Result, Task
 from kipjax.methods import dd
 from kipjax.types import Batch, Distilled, PyTree
 
-__all__ = ["GRID", "evaluate", "step_size_for", "trained_accuracies"]
+__all__ = ["BASELINES", "GRID", "evaluate", "step_size_for", "trained_accuracies"]
 
 GRID = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
 """Constant step sizes that the baselines of DD are tried with."""
+
+BASELINES = {
+    "random": "random subset",
+    "optimised": "optimised real images",
+    "kmeans": "k-means of real images",
+    "average": "average real images",
+}
+"""Real images of the same number, and what results call them. ``optimised``: the best fifth of 50 random sets, by 20
+networks on 1024 training images. ``kmeans``: centres of clusters within each class. ``average``: class means, repeated.
+"""
+
+_CANDIDATES, _NETWORKS, _BATCH = 50, 20, 1024  # of "optimised"
 
 
 def trained_accuracies(
@@ -93,17 +106,31 @@ def _train_all(keys, batches, lr, networks, momentum, x, classes, *, model, opti
 
 
 def step_size_for(
-    key: jax.Array, model: nn.Module, distilled: Distilled, task: Task, *, inner_steps: int, **options: Any
+    key: jax.Array,
+    model: nn.Module,
+    distilled: Distilled,
+    task: Task,
+    *,
+    inner_steps: int,
+    epochs: Sequence[int] = (),
+    **options: Any,
 ) -> Distilled:
     """``distilled`` with the constant step size of ``GRID``, or its own if it is as good, that suits it best.
 
     Chosen on 1000 random training images with three networks, never on test images; a set without step sizes must have
     an array ``lr [T]`` of any values for their number.
+
+    Args:
+      key, model, inner_steps, **options: as in ``trained_accuracies``.
+      distilled: the set.
+      task: whose training images decide.
+      epochs: passes over the set that are tried, each with all of ``GRID`` (DD: 1, 3, 5); none for those of ``lr``.
     """
     draw_key, key = jax.random.split(key)
-    rows = np.asarray(draw.without_replacement(draw_key, min(1000, len(task.x_train)), len(task.x_train)))
-    x, classes = np.asarray(task.x_train)[rows], np.asarray(task.train_labels)[rows]
-    candidates = [jnp.asarray(distilled.lr), *(jnp.full_like(jnp.asarray(distilled.lr), value) for value in GRID)]
+    x, classes = _training_batch(draw_key, task, 1000)
+    own = jnp.asarray(distilled.lr)
+    lengths = [inner_steps * count for count in epochs] or [len(own)]
+    candidates = [own, *(jnp.full(length, value, own.dtype) for length in lengths for value in GRID)]
     scores = [
         float(
             trained_accuracies(
@@ -113,6 +140,12 @@ def step_size_for(
         for lr in candidates
     ]
     return distilled._replace(lr=candidates[int(np.argmax(np.nan_to_num(scores, nan=-1)))])
+
+
+def _training_batch(key, task, size):
+    """So many random training images and their classes."""
+    rows = np.asarray(draw.without_replacement(key, min(size, len(task.x_train)), len(task.x_train)))
+    return np.asarray(task.x_train)[rows], np.asarray(task.train_labels)[rows]
 
 
 def evaluate(
@@ -129,9 +162,11 @@ def evaluate(
     momentum: float | jax.Array = 0.0,
     optimizer: optax.GradientTransformation | None = None,
     tune: bool = True,
+    baselines: Sequence[str] = ("random",),
+    epochs: Sequence[int] = (),
     block_size: int = 1000,
 ) -> list[Result]:
-    """A set, and random real images of its size, each by trainings of the set's own length.
+    """A set, and real images of its number, each by trainings of the set's own length.
 
     Args:
       distilled: the set, with ``lr [T]``.
@@ -141,17 +176,21 @@ def evaluate(
       name: of the model in the results.
       key: draws networks and subsets.
       seeds: networks (the papers: 200); with ``networks`` given, as many as there are of them.
-      subset_seeds: random subsets, one network each; as many as ``seeds`` unless given.
+      subset_seeds: random subsets, one network each, and networks of each other baseline (rounded up to a multiple of
+        its sets); as many as ``seeds`` unless given, 0 for no baselines.
       networks: fixed starts, stacked, for a set distilled from them; fresh ones unless given.
       momentum: of every step, ``[]`` or ``[T]``.
       optimizer: in place of the gradient, to see how flexible the set is.
-      tune: random subsets take the best step size of ``GRID`` and the set's own, else the set's own.
+      tune: baselines take the best step size of ``GRID`` and the set's own, else the set's own.
+      baselines: names in ``BASELINES``.
+      epochs: passes over the set that ``tune`` tries, as in ``step_size_for``; not with a momentum of every step.
       block_size: test examples that go through a network at once.
 
     Returns:
-      Results of the distilled set and of the random subsets.
+      Results of the distilled set and of each baseline.
 
     Raises:
+      InputError: shapes do not fit, or a baseline does not exist or has no such size.
       NumericalError: networks on the distilled set left the finite numbers.
     """
     where = "evaluation.unrolled.evaluate"
@@ -163,32 +202,58 @@ def evaluate(
         "column each",
     )
     checks.whole(where, "seeds", seeds)
+    for baseline in baselines:
+        checks.one_of(where, "baseline", baseline, BASELINES)
+    for passes in epochs:
+        checks.whole(where, "each of epochs", passes)
+    checks.require(
+        not epochs or np.ndim(momentum) == 0,
+        where,
+        f"epochs is {tuple(epochs)} and momentum has one entry for each step; other numbers of steps have none",
+    )
     count = seeds if subset_seeds is None else subset_seeds
     own_key, subset_key, tune_key = jax.random.split(jax.random.key(0) if key is None else key, 3)
     name = name or type(model).__name__
-    score = functools.partial(
-        trained_accuracies, model=model, x=task.x_test, classes=task.test_labels, inner_steps=inner_steps,
-        networks=networks, momentum=momentum, optimizer=optimizer, block_size=block_size,
-    )  # fmt: skip
+    shared = {"inner_steps": inner_steps, "networks": networks, "momentum": momentum, "optimizer": optimizer}
+    shared["block_size"] = block_size
+    score = functools.partial(trained_accuracies, model=model, x=task.x_test, classes=task.test_labels, **shared)
     number = seeds if networks is None else len(jax.tree.leaves(networks)[0])
     accuracies, errors = score(own_key, distilled=distilled, count=number)
     if not np.all(np.isfinite(errors)):
         raise checks.NumericalError(f"{where}: a network left the finite numbers; the set's step sizes are too large")
     results = [_result("distilled", distilled, name, accuracies, errors)]
-    if count:
-        lr, found = None, []
-        for k in jax.random.split(subset_key, count):
-            set_key, net_key = jax.random.split(k)
-            some = krr.subset(set_key, task, len(distilled.x))
-            some = some._replace(y=dd.uncentred(some.y), lr=distilled.lr if lr is None else lr)
-            if tune and lr is None:
-                lr = step_size_for(
-                    tune_key, model, some, task,
-                    inner_steps=inner_steps, networks=networks, momentum=momentum, optimizer=optimizer,
-                ).lr  # fmt: skip
-            found.append(score(net_key, distilled=some._replace(lr=distilled.lr if lr is None else lr)))
-        results.append(_result("random subset", distilled, name, *(jnp.concatenate(part) for part in zip(*found))))
+    for baseline in baselines if count else ():
+        more = {"epochs": epochs} if tune else None
+        sets = _baseline(baseline, subset_key, tune_key, model, distilled, task, count, more, shared)
+        each = -(-count // len(sets))
+        found = [score(net_key, distilled=some, count=each) for net_key, some in sets]
+        results.append(_result(BASELINES[baseline], distilled, name, *(jnp.concatenate(part) for part in zip(*found))))
     return results
+
+
+def _baseline(baseline, key, tune_key, model, distilled, task, count, tune, shared):
+    """``[(key of its networks, set with step sizes)]``; ``tune`` has more options of ``step_size_for``, or is None."""
+    size, index = len(distilled.x), list(BASELINES).index(baseline)
+    own_key = jax.random.fold_in(key, index) if index else key
+    if baseline in ("random", "optimised"):
+        keys = [jax.random.split(k) for k in jax.random.split(own_key, count if baseline == "random" else _CANDIDATES)]
+        sets = [(net_key, _real_sets.random(set_key, task, size)) for set_key, net_key in keys]
+    elif baseline == "kmeans":
+        sets = [(own_key, _real_sets.clusters(own_key, task, size))]
+    else:
+        sets = [(own_key, _real_sets.averages(task, size))]
+    first = sets[0][1]._replace(lr=distilled.lr)
+    lr = distilled.lr if tune is None else step_size_for(tune_key, model, first, task, **tune, **shared).lr
+    sets = [(k, some._replace(lr=lr)) for k, some in sets]
+    if baseline != "optimised":
+        return sets
+    x, classes = _training_batch(tune_key, task, _BATCH)
+    scores = [
+        float(trained_accuracies(tune_key, model, some, x, classes, count=_NETWORKS, **shared)[0].mean())
+        for _, some in sets
+    ]
+    best = np.argsort(-np.nan_to_num(scores, nan=-1), kind="stable")[: _CANDIDATES // 5]
+    return [sets[i] for i in best]
 
 
 def _result(trained_on, distilled, name, accuracies, errors):

@@ -47,8 +47,10 @@ def start(where: str, distilled0: Distilled) -> tuple[jax.Array, jax.Array]:
 def split(where: str, x: jax.Array, y: jax.Array, batch: Batch) -> ClassSets:
     """The set ``x [m, ...]``, ``y [m, k]`` and a batch ``x [k, b, ...]``, ``y [k, b, k]`` by class.
 
+    Rows with targets of nothing but zeros do not count; of one class, whose centred target is zero, all do.
+
     Raises:
-      InputError: the batch is not one block for each class.
+      InputError: the batch is not one block for each class, or (not under jit) a block has no rows of its class.
     """
     k, example = y.shape[1], x.shape[1:]
     expected = (k, *batch.x.shape[1:2], k)
@@ -64,7 +66,9 @@ def split(where: str, x: jax.Array, y: jax.Array, batch: Batch) -> ClassSets:
         f"[{k}, b, {', '.join(map(str, example))}]; draw it with samplers.per_class",
     )
     batch = _inputs.typed(x, batch)
-    weights = jnp.any(batch.y != 0, axis=-1).astype(x.dtype)
+    counts = jnp.any(batch.y != 0, axis=-1) if k > 1 else jnp.ones(expected[:2], bool)
+    _check_blocks(where, batch.y, counts)
+    weights = counts.astype(x.dtype)
     return ClassSets(batch.x, weights, x[_order(y)].reshape(k, -1, *example), jnp.arange(k))
 
 
@@ -72,6 +76,22 @@ def join(blocks: jax.Array, y: jax.Array) -> jax.Array:
     """``blocks [k, ipc, ...]`` as rows ``[m, ...]`` in the order of the set: the inverse of what ``split`` does."""
     rows = blocks.reshape(-1, *blocks.shape[2:])
     return jnp.zeros_like(rows).at[_order(y)].set(rows)
+
+
+def _check_blocks(where, y, counts):
+    """Block ``c`` of concrete targets ``y [k, b, k]`` must have rows that count ``[k, b]``, all of class ``c``."""
+    if checks.is_traced(y):
+        return
+    counts, found = np.asarray(counts), np.asarray(y).argmax(axis=-1)
+    for c in range(len(counts)):
+        rows = found[c][counts[c]]
+        checks.require(rows.size > 0, where, f"block {c} of the batch has no rows; it needs some of class {c}")
+        checks.require(
+            bool(np.all(rows == c)),
+            where,
+            f"block {c} of the batch has rows of class {rows[rows != c][:1].sum()}; it needs those of class {c} alone, "
+            "as samplers.per_class draws them",
+        )
 
 
 def _order(y):

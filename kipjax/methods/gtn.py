@@ -19,6 +19,7 @@ Learning to Generate Synthetic Training Data", ICML 2020, arXiv:1912.07768.
 | noise | fresh N(0, 1), random labels | none |
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -189,6 +190,7 @@ def make(
     weight: float = 1.0,
     segment: int | str = 1,
     truncate: int | None = None,
+    augment: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
 ) -> Method:
     """GTN as a ``Method``.
 
@@ -207,6 +209,7 @@ def make(
       every, weight: intermediate losses, as in ``meta_loss``.
       segment: rematerialisation, as in ``unroll.sgd``; the paper's is 1.
       truncate: the last steps through which gradients go; ``None`` for all.
+      augment: ``augment(key, x [b, ...]) -> x`` for real batches.
 
     Returns:
       The method. Its starting set gives the shape of the images and the labels; pixels do not matter. The set that it
@@ -258,7 +261,8 @@ def make(
         batch = _inputs.targets(where, state.blank[None], state.learned.y[0], batch)
         order_key, learner_key, dropout_key = jax.random.split(key, 3)
         variables = network.init(model, learner_key, state.blank[None])
-        real = Batch(batch.x, labels.classes(batch.y))
+        x = batch.x if augment is None else augment(jax.random.fold_in(key, 3), batch.x)
+        real = Batch(x, labels.classes(batch.y))
         generator = generator_for(batch.x.shape[1:])
 
         def objective(values):

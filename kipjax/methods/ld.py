@@ -28,20 +28,26 @@ from flax import linen as nn
 from jax import lax
 
 from kipjax import checks
-from kipjax.core import krr, labels, losses
+from kipjax.core import labels, losses
 from kipjax.data import draw
 from kipjax.methods import _inputs
+from kipjax.methods._label_training import Trained, fit, fit_along, forward, outputs, ridge_weights, with_one
 from kipjax.models import network
 from kipjax.types import Batch, Distilled, Method, PyTree
 
 __all__ = [
     "FORMS",
+    "Best",
     "Info",
     "Learner",
     "State",
+    "Trained",
     "Watch",
+    "fit",
+    "fit_along",
     "make",
     "normalised",
+    "outputs",
     "patience_for",
     "ridge_weights",
     "second_order_loss",
@@ -79,14 +85,26 @@ class Learner(NamedTuple):
     scale_state: optax.OptState
 
 
+class Best(NamedTuple):
+    """The labels ``y [m, k]`` of the least validation ``error []`` so far, and the ``steps []`` that belong to them;
+    ``count []`` label updates so far."""
+
+    y: jax.Array
+    steps: jax.Array
+    error: jax.Array
+    count: jax.Array
+
+
 class State(NamedTuple):
-    """Base images ``x [m, ...]``, labels ``y [m, k]``, their optimizer state, the network, and the watch over it."""
+    """Base images ``x [m, ...]``, labels ``y [m, k]``, their optimizer state, the network, and the watch over it; with
+    validation, the best labels."""
 
     x: jax.Array
     y: jax.Array
     opt_state: optax.OptState
     learner: Learner
     watch: Watch
+    best: Best | None = None
 
 
 class Info(NamedTuple):
@@ -105,26 +123,6 @@ def normalised(y: jax.Array) -> jax.Array:
     y = jnp.clip(y, 0.0, 1.0)
     total = jnp.sum(y, axis=1, keepdims=True)
     return jnp.where(total > 0, y / jnp.where(total > 0, total, 1.0), 1.0 / y.shape[1])
-
-
-def ridge_weights(h: jax.Array, y: jax.Array, *, reg: float | jax.Array = 1.0) -> jax.Array:
-    """``Phi^T (Phi Phi^T + reg I)^-1 y`` with ``Phi = [h, 1]``: the ridge classifier of a few examples.
-
-    Args:
-      h: ``[n, p]`` features.
-      y: ``[n, k]`` targets.
-      reg: absolute ridge, above 0; the bias is regularised too.
-
-    Returns:
-      ``[p + 1, k]``, the bias in the last row.
-
-    References:
-      arXiv:2006.08572, equation (3).
-    """
-    checks.same_length("ld.ridge_weights", "h", h, "y", y)
-    checks.at_least("ld.ridge_weights", "reg", reg, 0.0, strict=True)
-    phi = _with_one(h)
-    return phi.T @ krr.alpha(phi @ phi.T, y, reg=reg, reg_unit="absolute", solve_dtype=None)
 
 
 def second_order_loss(
@@ -158,11 +156,11 @@ def second_order_loss(
     key = jax.random.key(0) if key is None else key
 
     def inner(params):
-        return losses.cross_entropy(_forward(model, {**variables, "params": params}, x_b, key)[0], y_b)
+        return losses.cross_entropy(forward(model, {**variables, "params": params}, x_b, key)[0], y_b)
 
     value, gradient = jax.value_and_grad(inner)(variables["params"])
     params = jax.tree.map(lambda p, g: p - inner_step_size * g, variables["params"], gradient)
-    logits = _forward(model, {**variables, "params": params}, batch.x, key)[0]
+    logits = forward(model, {**variables, "params": params}, batch.x, key)[0]
     return losses.cross_entropy(logits, batch.y), (losses.accuracy(logits, batch.y), value, gradient)
 
 
@@ -225,6 +223,8 @@ def make(
     reg: float = 1.0,
     alpha: float = 0.01,
     window: int = 0,
+    validation: Batch | None = None,
+    validate_every: int = 245,
 ) -> Method:
     """LD as a ``Method``.
 
@@ -238,6 +238,9 @@ def make(
       inner_step_size: ``a`` of the second-order form.
       reg, alpha: ``lambda``, absolute, and ``alpha`` of the ridge form.
       window: steps in a window of errors, and of patience; 0 for ``patience_for``.
+      validation: real examples ``x [v, ...]``, ``y [v, k]`` that choose the labels: every ``validate_every`` steps (the
+        paper: 5 epochs) a fresh network is trained on them for ``training_steps``, and those of the least error are the
+        result. Without them the last labels are. (Under ``vmap`` every step trains such a network.)
 
     Returns:
       The method. Of its starting set only the images and the number of classes count: labels start uniform. Its batches
@@ -255,6 +258,7 @@ def make(
     checks.one_of(where, "form", form, FORMS)
     checks.whole(where, "batch_size", batch_size)
     checks.whole(where, "window", window, 0)
+    checks.whole(where, "validate_every", validate_every)
     rates = {"learning_rate": learning_rate, "model_learning_rate": model_learning_rate}
     rates |= {"scale_learning_rate": scale_learning_rate, "inner_step_size": inner_step_size, "reg": reg}
     for name, value in rates.items():
@@ -269,7 +273,8 @@ def make(
         m, k = y.shape
         y = jnp.full_like(y, 1 / k) if learn_labels else y
         errors = watch(window or patience_for(m, k), x.dtype)
-        return State(x, y, of_labels.init(y), _fresh(key, model, x, k, options), errors)
+        best = None if validation is None else _no_best(y)
+        return State(x, y, of_labels.init(y), _fresh(key, model, x, k, options), errors, best)
 
     def step(key, state, batch):
         batch = _inputs.targets(where, state.x, state.y, batch)
@@ -282,12 +287,46 @@ def make(
         now, over = watched(state.watch, 1 - accuracy)
         learner = lax.cond(over, lambda: _fresh(fresh_key, model, state.x, k, options), lambda: learner)
         info = Info(loss, accuracy, inner, now.resets, training_steps(now))
-        return State(state.x, y, opt_state, learner, now), info
+        best = None if validation is None else look(jax.random.fold_in(key, 3), state, y, now)
+        return State(state.x, y, opt_state, learner, now, best), info
+
+    def look(key, state, y, now):
+        def error(length):
+            trained = fit(
+                key, model, state.x, y, length, form=form, batch_size=batch_size, learning_rate=model_learning_rate,
+                scale_learning_rate=scale_learning_rate, reg=reg, alpha=alpha,
+            )  # fmt: skip
+            found = outputs(model, trained, jnp.asarray(validation.x))
+            return 1 - losses.accuracy(found, labels.classes(validation.y))
+
+        return _better(state.best, y, jnp.maximum(training_steps(now), 1), error, validate_every)
+
+    def distilled(state):
+        if state.best is None:
+            return Distilled(state.x, state.y)
+        return Distilled(state.x, jnp.where(jnp.isfinite(state.best.error), state.best.y, state.y))
 
     def usage(state):
-        return {"training_steps": max(1, int(training_steps(state.watch)))}
+        chosen = state.best is not None and bool(jnp.isfinite(state.best.error))
+        return {"training_steps": max(1, int(state.best.steps if chosen else training_steps(state.watch)))}
 
-    return Method(init, step, lambda state: Distilled(state.x, state.y), usage)
+    return Method(init, step, distilled, usage)
+
+
+def _no_best(y):
+    zero = jnp.zeros((), jnp.int32)
+    return Best(jnp.array(y), zero, jnp.asarray(jnp.inf, y.dtype), zero)
+
+
+def _better(best, y, length, error, every):
+    """The best labels after one more update, those of now among them if it is time to look."""
+    count = best.count + 1
+
+    def look():
+        now = Best(y, length.astype(best.steps.dtype), error(length).astype(best.error.dtype), count)
+        return jax.tree.map(lambda a, b: jnp.where(now.error <= best.error, a, b), now, best)
+
+    return lax.cond(count % every == 0, look, lambda: best)._replace(count=count)
 
 
 class _Options(NamedTuple):
@@ -307,7 +346,7 @@ def _ridge_step(key, model, state, rows, batch, options):
     learner, x_b, alpha = state.learner, state.x[rows], options.alpha
 
     def label_loss(y):
-        phi, h = (_with_one(_forward(model, learner.variables, x, key)[1]) for x in (batch.x, x_b))
+        phi, h = (with_one(forward(model, learner.variables, x, key)[1]) for x in (batch.x, x_b))
         local = ridge_weights(h[:, :-1], y[rows], reg=options.reg)
         logits = learner.scale * (phi @ ((1 - alpha) * learner.w + alpha * local))
         return losses.cross_entropy(logits, batch.y), losses.accuracy(logits, batch.y)
@@ -316,9 +355,9 @@ def _ridge_step(key, model, state, rows, batch, options):
     new, opt_state = _updated(state, gradient, options)
 
     def feature_loss(params, scale):
-        _, h, statistics = _forward(model, {**learner.variables, "params": params}, x_b, key)
+        _, h, statistics = forward(model, {**learner.variables, "params": params}, x_b, key)
         w = (1 - alpha) * learner.w + alpha * ridge_weights(h, state.y[rows], reg=options.reg)
-        return losses.cross_entropy(scale * (_with_one(h) @ w), new[rows]), (w, statistics)
+        return losses.cross_entropy(scale * (with_one(h) @ w), new[rows]), (w, statistics)
 
     at = (learner.variables["params"], learner.scale)
     (inner, (w, statistics)), slopes = jax.value_and_grad(feature_loss, argnums=(0, 1), has_aux=True)(*at)
@@ -339,7 +378,7 @@ def _second_order_step(key, model, state, rows, batch, options):
 
     (loss, (accuracy, inner, slope)), gradient = jax.value_and_grad(label_loss, has_aux=True)(state.y)
     new, opt_state = _updated(state, gradient, options)
-    statistics = _forward(model, learner.variables, x_b, key)[2]
+    statistics = forward(model, learner.variables, x_b, key)[2]
     return new, opt_state, _trained(learner, statistics, slope, options), (loss, accuracy, inner)
 
 
@@ -370,16 +409,3 @@ def _fresh(key, model, x, k, options):
         scale,
         options.of_scale.init(scale),
     )
-
-
-def _with_one(h):
-    return jnp.concatenate([h, jnp.ones_like(h[:, :1])], axis=1)
-
-
-def _forward(model, variables, x, key):
-    """``(logits [n, k], features [n, p], statistics)`` in training mode."""
-    collections = [name for name in variables if name != "params"]
-    (logits, h), statistics = model.apply(
-        variables, x, train=True, features=True, mutable=collections, rngs={"dropout": key}
-    )
-    return logits, h, network.same_types(dict(statistics), variables)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
         text,
     )
     from kipjax.models.convnet import depth_for
-    from kipjax.models.registry import get, names
+    from kipjax.models.registry import get, names, parse
 
 __all__ = [
     "activations",
@@ -39,13 +39,14 @@ __all__ = [
     "names",
     "network",
     "norms",
+    "parse",
     "registry",
     "resnet",
     "teaching",
     "text",
 ]
 
-_HOME = {"get": "registry", "names": "registry", "depth_for": "convnet"}
+_HOME = {"get": "registry", "names": "registry", "parse": "registry", "depth_for": "convnet"}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,7 +1,7 @@
 """MLP, LeNet, AlexNet and VGG11 as the code of DC has them for small images (arXiv:2006.05929).
 
-They are what a distilled set is tested on besides the network that made it. Grey images get two pixels more padding in
-the first convolution, which makes 28x28 as large as 32x32 to the rest of the network.
+They are what a distilled set is tested on besides the network that made it. Grey images (LeNet: small ones) get two
+pixels more padding in the first convolution, which makes 28x28 as large as 32x32 to the rest of the network.
 """
 
 import jax
@@ -43,8 +43,8 @@ class MLP(Classifier):
 class LeNet(Classifier):
     """Two 5x5 convolutions (6 and 16 filters) with max pooling, dense layers of 120 and 84 units.
 
-    The first convolution pads by 2 if the image is grey or below 32 pixels, so that 28x28 gives the same 400 units as
-    32x32: the rules of DC (grey) and of dataset distillation (28 pixels, arXiv:1811.10959) in one.
+    The first convolution pads by 2 if the image is below 32 pixels, so that 28x28 gives the same 400 units as 32x32
+    (arXiv:1811.10959; the program of DC pads what is grey, which is 28x28 there).
 
     References:
       LeCun, Bottou, Bengio, Haffner: Gradient-based learning applied to document recognition, 1998.
@@ -52,7 +52,7 @@ class LeNet(Classifier):
 
     def body(self, x: jax.Array, train: bool) -> jax.Array:
         """``[n, h, w, c] -> [n, 84]``."""
-        padding = 2 if x.shape[-1] == 1 or min(x.shape[1:3]) < 32 else 0
+        padding = 2 if min(x.shape[1:3]) < 32 else 0
         for i, (width, pad) in enumerate(((6, padding), (16, 0))):
             x = self._conv(x, width, f"conv{i}", kernel_size=5, padding=pad)
             x = layers.pool(self._act(self._norm(x, train, f"norm{i}")), "max")

@@ -1,5 +1,6 @@
 """Networks by name, as configs and artifacts write them: ``"resnet18:batch"``, ``{"name": "convnet", "depth": 4}``."""
 
+import ast
 import dataclasses
 from typing import Any
 
@@ -11,7 +12,7 @@ from kipjax.models.resnet import CifarResNet, ResNet18, WideResNet
 from kipjax.models.teaching import Learner
 from kipjax.models.text import Recurrent, TextConvNet
 
-__all__ = ["get", "names"]
+__all__ = ["get", "names", "parse"]
 
 _DC = {"doubling": False, "norm": "instance", "initial": "torch", "momentum": 0.9}
 _KIP = {"doubling": False, "stem": True, "norm_placement": "before_conv", "pad_grey": False, "initial": "kip"}
@@ -44,11 +45,44 @@ def names() -> list[str]:
     return list(_NETWORKS)
 
 
+def parse(name: str) -> tuple[str, dict[str, Any]]:
+    """A name with options in it, taken apart: what has no ``=`` is the norm, values are Python's, or words.
+
+    Args:
+      name: ``"NETWORK"``, ``"NETWORK:NORM"``, ``"NETWORK:OPTION=VALUE"``, with as many options as needed.
+
+    Raises:
+      InputError: it is no text, or an option is given twice.
+
+    >>> parse("dc_convnet:batch:activation=sigmoid:depth=2")
+    ('dc_convnet', {'norm': 'batch', 'activation': 'sigmoid', 'depth': 2})
+    """
+    require(isinstance(name, str), "models.get", f"name is {name!r}; choose one of {', '.join(names())}")
+    word, *parts = name.split(":")
+    options: dict[str, Any] = {}
+    for part in parts:
+        option, equals, value = part.partition("=")
+        option, value = (option, value) if equals else ("norm", part)
+        require(option not in options, "models.get", f"{name} gives {option} twice")
+        options[option] = _value(value)
+    return word, options
+
+
+def _value(text):
+    """A number, ``True`` or ``False`` out of its text; else the text."""
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+    return value if isinstance(value, int | float) else text
+
+
 def get(name: str, *, num_classes: int, **options: Any) -> Classifier:
     """The network called ``name``, with the defaults of the paper that it comes from.
 
     Args:
-      name: one of ``names()``; ``"resnet18:batch"`` is short for ``norm="batch"``.
+      name: one of ``names()``; ``"resnet18:batch"`` is short for ``norm="batch"``, and ``"mlp:width=64"`` as in
+        ``parse``.
       num_classes: number of logits.
       **options: attributes of the class: ``norm``, ``activation``, ``initial``, ... of every ``Classifier``, and
         ``depth``, ``width``, ``pool``, ... where the class has them.
@@ -66,11 +100,12 @@ def get(name: str, *, num_classes: int, **options: Any) -> Classifier:
     >>> logits.shape, features.shape
     ((2, 10), (2, 1024))
     """
-    word, colon, norm = name.partition(":") if isinstance(name, str) else (name, "", "")
+    word, given = parse(name)
     require(word in names(), "models.get", f"name is {name!r}; choose one of {', '.join(names())}")
-    if colon:
-        require("norm" not in options, "models.get", f"{name} names a norm, and so does norm={options.get('norm')!r}")
-        options["norm"] = norm
+    for option, value in given.items():
+        twice = f"{name} names {option}, and so does {option}={options.get(option)!r}"
+        require(option not in options, "models.get", twice)
+        options[option] = value
     network, defaults = _NETWORKS[word]
     options = {option: tuple(v) if isinstance(v, list) else v for option, v in options.items()}
     known = [field.name for field in dataclasses.fields(network) if field.name not in ("num_classes", "parent", "name")]

@@ -130,14 +130,13 @@ class Generator(nn.Module):
 
 
 class _BatchNorm(nn.Module):
-    """Batch norm by the batch's own statistics, unbiased variance."""
+    """Batch norm by the batch's own statistics, with the variance that is a plain mean of squares."""
 
     @nn.compact
     def __call__(self, x):
         axes = tuple(range(x.ndim - 1))
         mean = jnp.mean(x, axes)
-        count = x.size // x.shape[-1]
-        variance = jnp.sum((x - mean) ** 2, axes) / max(count - 1, 1)
+        variance = jnp.mean((x - mean) ** 2, axes)
         scale = self.param("scale", nn.initializers.ones_init(), x.shape[-1:], x.dtype)
         bias = self.param("bias", nn.initializers.zeros_init(), x.shape[-1:], x.dtype)
         return (x - mean) * jax.lax.rsqrt(variance + 1e-5) * scale + bias

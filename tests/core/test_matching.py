@@ -157,3 +157,14 @@ def test_trajectory_distance():
 def test_bad_input(call, words):
     with pytest.raises(checks.InputError, match=words):
         call()
+
+
+def test_distances_that_would_be_nan_are_refused():
+    h = np.ones((2, 3))
+    for pair, name in (((h[:0], h), "h_s"), ((h, h[:0]), "h_t")):
+        with pytest.raises(checks.InputError, match=f"{name} has no rows"):
+            matching.feature_distance(*pair)
+    a, b = np.zeros(3), np.ones(3)
+    with pytest.raises(checks.InputError, match="start and target are the same"):
+        matching.trajectory_distance(a, b, b)
+    assert matching.trajectory_distance(a, b, a) == 1

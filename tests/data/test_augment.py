@@ -376,3 +376,16 @@ def test_what_does_not_fit_is_refused(call, words):
     with pytest.raises(checks.InputError) as caught:
         call()
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("mode", ["reflect", "constant"])
+def test_pad_crop_cuts_every_window_of_the_padded_image(mode):
+    x = np.random.default_rng(0).normal(size=(400, 5, 6, 2)).astype(np.float32)
+    x[:] = x[0]
+    padded = np.pad(x[0], ((2, 2), (2, 2), (0, 0)), mode=mode)
+    windows = np.stack([padded[i : i + 5, j : j + 6] for i in range(5) for j in range(5)])
+    out = np.asarray(augment.pad_crop(2, mode=mode)(jax.random.key(0), jnp.asarray(x)))
+    same = (out[:, None] == windows).all(axis=(2, 3, 4))
+    assert np.all(same.sum(axis=1) == 1) and np.all(same.any(axis=0)), "each is one of the 25, all 25 come up"
+    with pytest.raises(checks.InputError, match="pixels is 0"):
+        augment.pad_crop(0)

@@ -115,6 +115,22 @@ def test_scale_and_rotate_are_torch_grid_samples_with_aligned_corners():
     assert np.std(angles) == pytest.approx(15 / 3**0.5, rel=0.1)
 
 
+@pytest.mark.parametrize("name", ["rotate", "scale"])
+def test_images_that_are_not_square_turn_in_the_grid_of_both_sides(name):
+    """A 5 x 9 image against ``grid_sample`` by the very matrix: pixels by hand, corners of the grid at -1 and 1."""
+    x = np.random.default_rng(0).normal(size=(3, 5, 9, 2)).astype(np.float32)
+    out, key = np.asarray(diffaug.independent(name)(KEY, x)), jax.random.fold_in(KEY, 0)
+    first, second = np.asarray(jax.random.uniform(key, (4, 3), jnp.float32))[:2]
+    for i in range(3):
+        if name == "rotate":
+            angle = np.pi / 12 * (2 * first[i] - 1)
+            theta = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+        else:
+            down, across = 1 / 1.2 + (1.2 - 1 / 1.2) * np.array([first[i], second[i]])
+            theta = np.diag([across, down])
+        np.testing.assert_allclose(out[i], reference.grid_sample(x[i], theta), atol=1e-4)
+
+
 @pytest.mark.parametrize("side", [8, 9, 10])  # windows of 4, 5 (rounded up) and 5 pixels
 def test_cutout_clears_a_window_around_any_pixel_cut_at_the_border(side):
     x = _x(1500, 1, side)

@@ -27,6 +27,9 @@ def test_words():
     words = text.vocabulary(TEXTS)
     assert words[:3] == (text.UNKNOWN, text.PADDING, "the") and len(set(words)) == len(words)
     assert text.vocabulary(TEXTS, size=4) == (text.UNKNOWN, text.PADDING, "the", "cat")
+    assert text.vocabulary(TEXTS, size=2) == (text.UNKNOWN, text.PADDING)
+    with pytest.raises(checks.InputError, match="size is 1 and <unk> and <pad> take two"):
+        text.vocabulary(TEXTS, size=1)
 
 
 def test_embedding_and_decoding_gives_the_sentence_back():
@@ -102,6 +105,17 @@ def test_sources(tmp_path):
     assert both.texts == ("Good one.", "Bad one.", "Terrible news.") and both.labels.tolist() == [1, 0, 0]
     which = text.domains([a, b])
     assert which.class_names == ("films", "news") and which.labels.tolist() == [0, 0, 0, 1]
+
+
+def test_words_of_test_sentences_have_no_vector_from_a_file(tmp_path):
+    lines = [f"{i}\t{1 if i % 2 else -1}\tword{i} word{i + 1}" for i in range(20)]
+    write(tmp_path / "films_x.txt", lines)
+    write(tmp_path / "glove.txt", [f"word{i} {i + 1} 0.5" for i in range(21)])
+    made, v = text.load("text:sentiment:2x2", str(tmp_path))
+    seen = set(np.unique(made.x_train[..., 0, 0])) - {0}
+    assert {int(word[4:]) + 1 for word in v.words[2:]} == seen, "the words of the training sentences and no others"
+    only_in_test = {i + 1 for i in range(21)} - seen
+    assert only_in_test and not only_in_test & set(np.unique(made.x_test[..., 0, 0]))
 
 
 @pytest.mark.parametrize(

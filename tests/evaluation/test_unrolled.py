@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kipjax import checks
-from kipjax.evaluation import flexibility, neighbours, protocols, unrolled
+from kipjax.evaluation import _real_sets, flexibility, label_training, neighbours, protocols, unrolled
 from kipjax.evaluation.result import Task
 from kipjax.types import Distilled
 from tests.reference import networks
@@ -53,10 +53,60 @@ def test_fresh_networks_differ_and_the_step_size_of_baselines_is_chosen_on_train
     assert float(chosen.lr[0]) in [pytest.approx(v) for v in unrolled.GRID]
 
 
+def test_every_baseline_by_its_own_step_size_and_epochs(monkeypatch):
+    made, task = problem()
+    monkeypatch.setattr(unrolled, "_CANDIDATES", 10)
+    monkeypatch.setattr(unrolled, "_NETWORKS", 2)
+    model, useless = networks.Linear(K), made._replace(lr=np.zeros(6, np.float32))
+    results = unrolled.evaluate(
+        useless, task, model, inner_steps=2, seeds=2, baselines=list(unrolled.BASELINES), epochs=(1, 3)
+    )
+    assert [r.trained_on for r in results] == ["distilled", *unrolled.BASELINES.values()]
+    assert {len(r.accuracies) for r in results} == {2} and {r.size for r in results} == {6}
+    by = {r.trained_on: np.mean(r.accuracies) for r in results}
+    assert by["average real images"] > 0.9 > by["distilled"], "a step size of its own, where the set's is 0"
+    chosen = unrolled.step_size_for(jax.random.key(0), model, useless, task, inner_steps=2, epochs=(1, 5))
+    assert len(chosen.lr) in (2, 10)
+
+
+def test_baselines_by_hand(monkeypatch):
+    made, task = problem()
+    means = np.stack([task.x_train[task.train_labels == c].mean(axis=0) for c in range(K)])
+    for some in (_real_sets.averages(task, 6), _real_sets.clusters(jax.random.key(0), task, 3)):
+        copies = len(some.x) // K
+        np.testing.assert_allclose(some.x, means.repeat(copies, axis=0), atol=1e-5)  # one cluster is the mean
+        np.testing.assert_array_equal(some.y, np.eye(K).repeat(copies, axis=0))
+    two = np.asarray(_real_sets.clusters(jax.random.key(0), task, 6).x).reshape(K, 2, D)
+    for c in range(K):  # each centre is the mean of the images nearest to it
+        own = task.x_train[task.train_labels == c]
+        nearest = ((own[:, None] - two[c]) ** 2).sum(axis=-1).argmin(axis=1)
+        np.testing.assert_allclose(two[c], np.stack([own[nearest == i].mean(axis=0) for i in range(2)]), atol=1e-5)
+    # "optimised" keeps the sets with the highest scores on training images
+    monkeypatch.setattr(unrolled, "_CANDIDATES", 10)
+    order = [0.1, 0.9, 0.2, 0.3, 0.8, 0.4, 0.5, 0.6, 0.7, 0.0]
+    scores, seen = iter(order), []
+
+    def scored(key, model, distilled, x, classes, **options):
+        seen.append(distilled)
+        return np.array([next(scores)]), np.array([0.0])
+
+    monkeypatch.setattr(unrolled, "trained_accuracies", scored)
+    keys = jax.random.split(jax.random.key(0))
+    kept = unrolled._baseline("optimised", *keys, None, made, task, 2, None, {"inner_steps": 2})
+    assert [some is seen[i] for (_, some), i in zip(kept, (1, 4))] == [True, True] and len(kept) == 2
+
+
 def test_sets_that_do_not_fit():
     made, task = problem()
     with pytest.raises(checks.InputError, match="has 3 classes; it needs one column"):
         unrolled.evaluate(made._replace(y=made.y[:, :2]), task, networks.Linear(K), inner_steps=2)
+    for wrong, words in (
+        ({"baselines": ["best"]}, "baseline is 'best'; choose one of random, optimised, kmeans, average"),
+        ({"epochs": (1, 3), "momentum": np.full(6, 0.5)}, "momentum has one entry for each step"),
+        ({"epochs": (0,)}, "each of epochs is 0"),
+    ):
+        with pytest.raises(checks.InputError, match=words):
+            unrolled.evaluate(made, task, networks.Linear(K), inner_steps=2, **wrong)
     with pytest.raises(checks.InputError, match="expected one step size for each step"):
         unrolled.evaluate(made._replace(lr=None), task, networks.Linear(K), inner_steps=2)
 
@@ -84,3 +134,28 @@ def test_flexibility():
     assert found[30][0].accuracies[0] > 0.8
     by = flexibility.optimizers(made, task, networks.Linear(K), protocol=protocol, **options)
     assert set(by) == {"adam", "sgd"}
+
+
+@pytest.mark.parametrize("form", ["ridge", "second_order"])
+def test_sets_of_labels_are_tested_in_their_own_form(form, monkeypatch):
+    made, task = problem()
+    made = made._replace(y=made.y - 1 / K, lr=None)  # as centred ones, they are shifted to sum to one
+    tried = []
+
+    def steps_for(key, distilled, rest, model, **options):
+        tried.append(distilled)
+        return chosen(key, distilled, rest, model, **options)
+
+    chosen = label_training.steps_for
+    monkeypatch.setattr(label_training, "STEPS", (1, 30))
+    monkeypatch.setattr(label_training, "steps_for", steps_for)
+    results = label_training.evaluate(made, task, networks.Small(K), form=form, steps=200, seeds=1, subset_seeds=2)
+    assert [(r.trained_on, len(r.accuracies)) for r in results] == [("distilled", 1), ("random subset", 2)]
+    assert results[0].accuracies[0] > 0.8 and len(tried) == 1, "only true labels need a number of steps"
+    np.testing.assert_allclose(np.sum(tried[0].y, axis=1), 1, rtol=1e-6)
+    (x, _), rest = label_training._hold_out(jax.random.key(0), task, 1000)
+    assert len(x) == N // 5 and len(rest.x_train) == N - N // 5
+    rows = {tuple(row) for row in np.asarray(x)}
+    assert not rows & {tuple(row) for row in rest.x_train}, "no image is in both"
+    with pytest.raises(checks.InputError, match="form is 'first'; choose one of ridge, second_order"):
+        label_training.evaluate(made, task, networks.Small(K), form="first")

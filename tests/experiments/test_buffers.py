@@ -2,6 +2,7 @@
 
 import pytest
 
+from configs.dm import images as dm_images
 from configs.matching import words
 from configs.mtt import images
 from experiments import buffers, build
@@ -52,6 +53,11 @@ def test_a_run_refuses_experts_of_another_kind(config, fields, words):
 def test_other_training_is_not_mixed_in(config):
     with pytest.raises(checks.InputError, match=r"recipe.learning_rate 0.01 and this run 0.5"):
         buffers.train(changed(config, experts__learning_rate=0.5))
+
+
+def test_a_config_without_experts_is_refused():
+    with pytest.raises(checks.InputError, match="this experiment of dm has no experts"):
+        buffers.train(dm_images.get_config("tiny"))
 
 
 @pytest.mark.parametrize("name", ["dc", "dsa", "dm", "mtt"])

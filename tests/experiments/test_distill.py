@@ -1,6 +1,7 @@
 """The driver: every config runs, a killed run resumes bit for bit, and mistakes end in a line or two."""
 
 import importlib
+import json
 import os
 import pathlib
 import random
@@ -44,6 +45,19 @@ def test_augmented_targets_and_learned_kernel_reach_the_artifact(tmp_path):
     made = kipjax.load(tmp_path / "distilled.npz")
     assert made.meta["kernel"]["name"] == "rbf" and 0 < abs(made.meta["kernel"]["gamma"] - 1.0) < 1
     assert (tmp_path / "labels.png").exists()
+
+
+def test_a_field_that_an_older_run_did_not_have_is_no_difference_while_it_is_off(tmp_path):
+    config = load("configs/kip/digits.py")
+    older = config.to_dict()
+    del older["init"]["classes"]
+    (tmp_path / "config.json").write_text(json.dumps(older))
+    run_folder.require_identical(str(tmp_path), config)
+    for field, value in (("classes", 3), ("ipc", 0)):
+        other = config.copy_and_resolve_references()
+        other.init[field] = value
+        with pytest.raises(checks.InputError, match=f"init.{field} was"):
+            run_folder.require_identical(str(tmp_path), other)
 
 
 def test_killed_and_resumed_ends_bit_for_bit_like_the_uninterrupted_run(tmp_path):

@@ -2,11 +2,17 @@
 
 import json
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
+from flax import linen as nn
 
+import kipjax
 from configs.dd import digits
 from experiments import poison
 from kipjax import checks
+from kipjax.evaluation import Task
+from kipjax.types import Distilled
 
 
 @pytest.mark.slow
@@ -14,7 +20,6 @@ def test_one_step_breaks_the_attacked_class_alone(tmp_path):
     config = digits.get_config("cpu")
     config.model = {"name": "mlp", "depth": 1, "width": 64}
     config.steps, config.log_every, config.batch.size = 300, 100, 200
-    config.method.learning_rate = 0.02
     report = poison.run(config, str(tmp_path), attacked=0, target=1, networks=16, train_steps=200)
     rows = report["networks"]
     before, after = ({name: sum(row[when]) / 16 for name, row in rows.items()} for when in ("before", "after"))
@@ -24,6 +29,44 @@ def test_one_step_breaks_the_attacked_class_alone(tmp_path):
     assert after["accuracy on the other classes"] > before["accuracy on the other classes"] - 0.1
     assert json.loads((tmp_path / "poison.json").read_text())["summary"]
     assert (tmp_path / "poison.npz").exists()
+
+
+def test_no_step_too_many_and_the_rate_of_the_attack(tmp_path, capsys):
+    config = digits.get_config("tiny")
+    config.steps, config.log_every = 3, 2
+    report = poison.run(config, str(tmp_path), attacked=0, target=1, networks=1, train_steps=2)
+    assert "step 2 " in (printed := capsys.readouterr().out) and "step 3 " in printed and "step 4" not in printed
+    assert {f"accuracy on class {c}" for c in range(10)} < set(report["networks"])
+    assert kipjax.load(tmp_path / "poison.npz").meta["config"]["method"]["learning_rate"] == 0.02
+
+
+def test_the_report_by_hand():
+    """A network that says class 0 whatever it sees; its step on an image of class 1 makes it say that."""
+    task = Task(None, None, np.zeros((4, 2), np.float32), np.array([0, 0, 1, 2]), 3)
+    head = {"kernel": jnp.zeros((1, 2, 3)), "bias": jnp.array([[5.0, 0.0, 0.0]])}
+    made = Distilled(np.zeros((1, 2), np.float32), np.eye(3, dtype=np.float32)[[1]], np.array([6.0], np.float32))
+    rows = poison.attack(Linear(3), {"params": {"head": head}}, made, task, 0, 1)["networks"]
+    expected = {
+        "accuracy": (0.5, 0.25),
+        "accuracy, attacked class relabelled": (0.0, 0.75),
+        "accuracy on the other classes": (0.0, 0.5),
+        "accuracy on class 0": (1.0, 0.0),
+        "accuracy on class 1": (0.0, 1.0),
+        "attacked class taken for the target": (0.0, 1.0),
+    }
+    for name, (before, after) in expected.items():
+        assert rows[name] == {"before": [before], "after": [after]}, name
+
+
+class Linear(nn.Module):
+    """A linear layer with a bias."""
+
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, x, *, train=False, features=False):
+        logits = nn.Dense(self.num_classes, name="head")(x)
+        return (logits, x) if features else logits
 
 
 @pytest.mark.parametrize(

@@ -104,3 +104,26 @@ def test_momentum_and_a_new_network_at_every_step():
 def test_bad_options(options, words):
     with pytest.raises(checks.InputError, match=words):
         dm.make(networks.Small(K), **options)
+
+
+def test_one_class_whose_centred_targets_are_zero():
+    start, batch = parts()
+    one = Distilled(start.x[:2], jnp.zeros((2, 1)))
+    real = Batch(batch.x[:1], jnp.zeros((1, B, 1)))
+    moved, loss = one_step(one, real, networks.Small(1))
+    assert np.isfinite(loss) and loss > 0 and np.all(np.isfinite(moved))
+    ones = one_step(one._replace(y=jnp.ones((2, 1))), real._replace(y=jnp.ones((1, B, 1))), networks.Small(1))
+    np.testing.assert_array_equal(moved, ones[0])
+
+
+@pytest.mark.parametrize(
+    ("order", "words"),
+    [([1, 0, 2], "block 0 of the batch has rows of class 1; it needs those"), (None, "block 2 .* has no")],
+)
+def test_blocks_of_another_class_or_of_none(order, words):
+    start, batch = parts()
+    y = batch.y[jnp.array(order)] if order else batch.y.at[2].set(0.0)
+    method = dm.make(networks.Small(K), strategy="none")
+    state = method.init(jax.random.key(0), start)
+    with pytest.raises(checks.InputError, match=words):
+        method.step(jax.random.key(1), state, batch._replace(y=y))

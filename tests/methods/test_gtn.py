@@ -249,6 +249,15 @@ def test_an_image_depends_on_its_batch():
     assert x.shape == (4, 8, 8, 3) and not np.allclose(x[1], other[1])
 
 
+def test_batch_norm_of_the_generator_divides_by_the_plain_variance():
+    x = np.random.default_rng(0).normal(2.0, 3.0, (3, 2, 2, 4)).astype(np.float32)
+    norm = teaching._BatchNorm()
+    found = norm.apply(norm.init(jax.random.key(0), x), x)
+    axes = (0, 1, 2)
+    expected = (x - x.mean(axes)) / np.sqrt(((x - x.mean(axes)) ** 2).mean(axes) + 1e-5)  # the sum over 12, not 11
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize(("shape", "out"), [((6, 6), (3, 3)), ((7, 5), (4, 3)), ((28, 28), (14, 14)), ((1, 2), (1, 1))])
 def test_overlapping_max_pooling(shape, out):
     x = np.random.default_rng(0).normal(size=(2, *shape, 3)).astype(np.float32)
@@ -298,3 +307,15 @@ def test_sets_and_batches_that_do_not_fit():
     model, generator, variables, learned, batch = problem()
     with pytest.raises(checks.InputError, match="the batch has 2 rows for 3 losses"):
         gtn.meta_loss(model, generator, variables, learned, Batch(batch.x[:2], batch.y[:2]), every=1)
+
+
+def test_real_images_are_augmented():
+    """Another rule for the real images makes another loss; a rule that changes nothing none."""
+    found = {}
+    for name, augment in {"none": None, "same": lambda key, x: x, "far": lambda key, x: x + 10.0}.items():
+        method = gtn.make(networks.Small(K), inner_steps=2, hidden=3, filters=2, latent_size=3, augment=augment)
+        start = Distilled(np.zeros((6, *SHAPE), np.float32), np.eye(K, dtype=np.float32)[np.arange(6) % K])
+        state = method.init(jax.random.key(0), start)
+        batch = Batch(jnp.ones((4, *SHAPE)), jnp.eye(K)[jnp.arange(4) % K])
+        found[name] = float(jax.jit(method.step)(jax.random.key(1), state, batch)[1].loss)
+    assert found["none"] == found["same"] != found["far"]

@@ -266,3 +266,46 @@ def test_a_label_set_of_another_size():
         method.step(jax.random.key(0), state, batch._replace(y=batch.y[:, :2]))
     with pytest.raises(checks.InputError, match="same number of rows"):
         method.init(jax.random.key(0), start._replace(y=start.y[:-1]))
+
+
+@pytest.mark.parametrize("form", ld.FORMS)
+def test_training_alone_is_that_of_the_method_with_its_labels_frozen(form, x64):
+    """From the network of the method's first state, on all images: the same network and ridge weights."""
+    start, _ = problem()
+    model = networks.Small(K, norm=True)
+    after = steps(3, model=model, form=form, learn_labels=False, alpha=0.1)
+    options = {"form": form, "alpha": 0.1, "variables": after[0][0].learner.variables, "batch_size": M}
+    along = ld.fit_along(jax.random.key(7), model, start.x, start.y, jnp.array([1, 3]), **options)
+    for i, count in enumerate((1, 3)):
+        learner = after[count][0].learner
+        for ours, theirs in zip(jax.tree.leaves(along.variables), jax.tree.leaves(learner.variables)):
+            np.testing.assert_allclose(ours[i], theirs, rtol=1e-8, atol=1e-12)
+        if form == "ridge":
+            np.testing.assert_allclose(along.w[i], learner.w, rtol=1e-8)
+    one = jax.tree.map(lambda leaf: leaf[1], along)
+    logits, h = network.forward(model, one.variables, start.x)
+    expected = with_one(np.asarray(h)) @ np.asarray(one.w) if form == "ridge" else logits
+    np.testing.assert_allclose(ld.outputs(model, one, start.x), expected, rtol=1e-12)
+    whole = ld.fit(jax.random.key(7), model, start.x, start.y, 3, **options)
+    assert all(jax.tree.leaves(jax.tree.map(lambda a, b: np.array_equal(a, b), whole, one)))
+
+
+def test_validation_keeps_the_labels_of_least_error(x64):
+    """Looked at after steps 2, 4 and 6; the result has the labels of the best look, the last of equal ones."""
+    _, batch = problem()
+    after = steps(7, validation=batch, validate_every=2, learning_rate=0.3)
+    errors, kept = [], [state.best for state, _ in after]
+    for i in (2, 4, 6):
+        assert int(kept[i].count) == i and np.array_equal(kept[i + 1].y, kept[i].y)
+        errors.append(float(kept[i].error))
+        if i == 2 or errors[-1] < errors[-2]:
+            np.testing.assert_array_equal(kept[i].y, after[i][0].y)
+    assert np.isinf(kept[1].error) and errors == sorted(errors, reverse=True) and errors[-1] <= 1
+    method = ld.make(networks.Linear(K), batch_size=M, validation=batch)
+    state = after[-1][0]
+    np.testing.assert_array_equal(method.distilled(state).y, state.best.y)
+    assert method.usage(state)["training_steps"] == int(state.best.steps) > 0
+    unseen = after[1][0]
+    np.testing.assert_array_equal(method.distilled(unseen).y, unseen.y)
+    with pytest.raises(checks.InputError, match="validate_every is 0"):
+        ld.make(networks.Linear(K), validation=batch, validate_every=0)

@@ -32,6 +32,7 @@ def norms_in(params):
         ("mlp", {}, GREY, 118_282),
         ("mlp", {}, COLOUR, 411_146),
         ("lenet", {}, GREY, 61_706),
+        ("lenet", {}, (2, 32, 32, 1), 61_706),
         ("lenet", {}, COLOUR, 62_006),
         ("alexnet", {}, COLOUR, 1_872_202),
         ("vgg11", {}, COLOUR, 9_231_114),

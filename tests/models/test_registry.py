@@ -65,7 +65,7 @@ def test_unknown_names_list_the_known_ones(name):
         ({"name": "mlp", "pool": "avg"}, "mlp has no option 'pool'; its options are norm, activation.*depth, width"),
         ({"name": "lenet", "a": 1, "b": 2}, "lenet has no option 'a', 'b'; its options are norm"),
         ({"name": "convnet", "parent": None}, "convnet has no option 'parent'"),
-        ({"name": "resnet18:batch", "norm": "group"}, "resnet18:batch names a norm, and so does norm='group'"),
+        ({"name": "resnet18:batch", "norm": "group"}, "resnet18:batch names norm, and so does norm='group'"),
         ({"name": "resnet18:weight"}, "ResNet18: norm is 'weight'; choose one of none, batch, instance, layer, group"),
         ({"name": "resnet18:"}, "ResNet18: norm is ''"),
         ({"name": "convnet", "activation": "elu"}, "ConvNet: activation is 'elu'; choose one of relu"),
