@@ -1,16 +1,15 @@
-"""What ends a run before its last step: a signal, a number that is not finite, another process that is gone."""
+"""What ends a run before its last step: a signal, a number that is not finite."""
 
-import contextlib
 import signal
 import threading
-from collections.abc import Iterator
 
 import jax
 import numpy as np
 
 from kipjax import checks
+from kipjax.core import processes
 
-__all__ = ["Diverged", "Interrupted", "PeerLost", "Watch", "peers"]
+__all__ = ["Diverged", "Interrupted", "Watch"]
 
 
 class Diverged(checks.NumericalError):
@@ -27,10 +26,6 @@ class Interrupted(Exception):
     def __init__(self, step: int):
         super().__init__(f"told to stop; saved at step {step}, go on with --resume")
         self.step = step
-
-
-class PeerLost(Exception):
-    """Another process of this program is gone."""
 
 
 class Watch:
@@ -58,20 +53,5 @@ class Watch:
             return self._seen
         from jax.experimental import multihost_utils
 
-        with peers():
+        with processes.peers():
             return bool(np.any(multihost_utils.process_allgather(np.array(self._seen))))
-
-
-@contextlib.contextmanager
-def peers() -> Iterator[None]:
-    """Turns what collective operations raise when a process of several is gone into ``PeerLost``."""
-    try:
-        yield
-    except jax.errors.JaxRuntimeError as error:
-        if jax.process_count() == 1:
-            raise
-        reason = str(error).strip().splitlines()[0][:160]
-        raise PeerLost(
-            f"process {jax.process_index()} of {jax.process_count()}: another process is gone or cannot be reached "
-            f"({reason}); start all of them again with --resume"
-        ) from error

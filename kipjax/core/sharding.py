@@ -1,8 +1,8 @@
-"""The one place that names devices, meshes and processes.
+"""The one place that names devices and meshes.
 
 Work is spread in two ways: ``data_parallel`` gives every device a part of each batch of targets and leaves the rest to
 XLA, which adds the collective operations; ``spread`` maps a function over independent pieces by hand. Several processes
-(hosts) act as one program once each has called ``start_processes``: all run the same steps on the same global arrays,
+(hosts) act as one program once each has called ``processes.start``: all run the same steps on the same global arrays,
 and only the first writes files.
 """
 
@@ -21,14 +21,12 @@ from kipjax.types import Batch, PyTree, Sampler
 
 __all__ = [
     "Rows",
-    "barrier",
     "data_parallel",
     "divide",
     "divide_rows",
     "everywhere",
     "for_run",
     "free_memory",
-    "is_first_process",
     "mesh",
     "on_accelerator",
     "on_every_device",
@@ -37,7 +35,6 @@ __all__ = [
     "rows_from_host",
     "size",
     "spread",
-    "start_processes",
 ]
 
 _AXIS = "work"
@@ -96,52 +93,6 @@ def replicated(x: jax.Array, over: Mesh | None) -> jax.Array:
     if size(over) == 1 or over is None or checks.is_traced(x):
         return x
     return jax.device_put(x, NamedSharding(_flat(over), PartitionSpec()))
-
-
-def start_processes(
-    coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None
-) -> None:
-    """Joins this process to the others of one program; to be called before anything else of JAX.
-
-    Args:
-      coordinator: ``HOST:PORT`` of the first process, the same for all. ``None``, with the other two, where JAX finds
-        them out itself (Cloud TPU, Slurm, Open MPI).
-      num_processes: how many there are.
-      process_id: which of them this is, from 0.
-
-    Raises:
-      InputError: some of the three are missing, or the others were not there within a minute.
-    """
-    where, given = "sharding.start_processes", [v is not None for v in (coordinator, num_processes, process_id)]
-    checks.require(
-        all(given) or not any(given), where, "coordinator, num_processes and process_id go together; pass all or none"
-    )
-    if num_processes is not None and process_id is not None:
-        checks.whole(where, "num_processes", num_processes)
-        checks.within(where, "process_id", process_id, 0, num_processes - 1)
-    try:
-        jax.distributed.initialize(
-            coordinator, num_processes, process_id, initialization_timeout=60, heartbeat_timeout_seconds=30
-        )
-    except (RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0][:200]
-        raise checks.InputError(
-            f"{where}: the processes did not come together ({reason}); start all of them within a minute, with the "
-            "same coordinator HOST:PORT and each its own process_id"
-        ) from error
-
-
-def is_first_process() -> bool:
-    """Whether this process writes the files."""
-    return jax.process_index() == 0
-
-
-def barrier(name: str) -> None:
-    """Waits until all processes are here; nothing with one process."""
-    if jax.process_count() > 1:
-        from jax.experimental import multihost_utils
-
-        multihost_utils.sync_global_devices(name)
 
 
 def on_every_device(tree: PyTree, over: Mesh | None) -> PyTree:
