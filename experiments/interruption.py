@@ -2,6 +2,7 @@
 
 import signal
 import threading
+import time
 
 import jax
 import numpy as np
@@ -9,7 +10,10 @@ import numpy as np
 from kipjax import checks
 from kipjax.core import processes
 
-__all__ = ["Diverged", "Interrupted", "Watch"]
+__all__ = ["NOTICE", "Diverged", "Interrupted", "Watch"]
+
+NOTICE = 30.0
+"""Seconds from SIGTERM to SIGKILL that preempted machines of the common clouds and of Kubernetes get, or fewer."""
 
 
 class Diverged(checks.NumericalError):
@@ -34,6 +38,7 @@ class Watch:
     def __init__(self):
         self._seen = False
         self._before = None
+        self._began = self._warned = None
 
     def __enter__(self) -> "Watch":
         if threading.current_thread() is threading.main_thread():
@@ -46,6 +51,27 @@ class Watch:
 
     def _note(self, *_: object) -> None:
         self._seen = True
+
+    def after(self, steps: int, log_every: int) -> None:
+        """To be called after each stretch of steps; says once if stretches are too long to be told to stop between.
+
+        The signal is heard between stretches. Half of ``NOTICE`` is left for what follows, the checkpoint.
+        """
+        now, began = time.monotonic(), self._began
+        self._began = now
+        if began is None or self._warned or steps < log_every:  # the first stretch compiles
+            return
+        seconds = now - began
+        if seconds > NOTICE / 2:
+            self._warned = True
+            divisors = (n for n in range(log_every, 0, -1) if log_every % n == 0)
+            fitting = next((n for n in divisors if n * seconds <= log_every * NOTICE / 2), 1)
+            if processes.is_first():
+                print(
+                    f"{log_every} steps take {seconds:.3g} s, and SIGTERM is heard between them alone; where machines "
+                    f"are taken away {NOTICE:g} s after it, resume with --config.log_every={fitting}",
+                    flush=True,
+                )
 
     def told(self) -> bool:
         """Whether this process, or any other of the program, was told to stop; the same answer in all of them."""

@@ -140,7 +140,8 @@ def train(config, experiment: build.Experiment, workdir: str, *, resume: bool, c
         rolled_back = rolled_back or bool(restored and restored.extra.get("rolled_back"))
         keys = _run_keys(config)
         step, state = (restored.step, restored.state) if restored else (0, _first_states(config, experiment))
-        processes.agree("experiments.distill", {"step": step, "state (checksum)": checkpoint.checksum(state)})
+        if jax.process_count() > 1:
+            processes.agree("experiments.distill", {"step": step, "state (checksum)": checkpoint.checksum(state)})
         keys, state = (sharding.on_every_device(tree, over) for tree in (keys, state))
         if rolled_back:
             experiment = build.slower(config, experiment, 0.5)
@@ -157,6 +158,7 @@ def train(config, experiment: build.Experiment, workdir: str, *, resume: bool, c
                 with processes.peers():
                     state, infos = chunk(count)(experiment.sample, keys, state, jnp.asarray(step))
                     line = {name: float(np.mean(values)) for name, values in infos._asdict().items()}
+                    watch.after(count, config.log_every)
                 step += count
                 where = step, checkpoints, rolled_back
                 _require_finite(line, *where)
@@ -168,7 +170,7 @@ def train(config, experiment: build.Experiment, workdir: str, *, resume: bool, c
                     progress.update(step, line)
                 told = watch.told()
                 if step % config.checkpoint_every == 0 or step == config.steps or stopped or told:
-                    _require_finite({"the distilled set": _total(config, experiment, state)}, *where)
+                    _require_finite(_health(config, experiment, state), *where)
                     checkpoints.save(step, sharding.on_this_process(state), extra)
                 if told and step < config.steps and not stopped:
                     checkpoints.wait()
@@ -201,10 +203,23 @@ def _each(config, state):
     return [jax.tree.map(lambda leaf, i=i: leaf[i], state) for i in range(config.num_seeds)]
 
 
-def _total(config, experiment, state):
-    """The sum of all sets, which is finite where they are."""
+def _health(config, experiment, state):
+    """What of a state must not be saved as a good one, by name: the sets, else what the next step would start from."""
     sets = [experiment.method.distilled(one)[:2] for one in _each(config, state)]
-    return float(sum(np.asarray(leaf, np.float64).sum() for leaf in jax.tree.leaves(sets)))
+    if not all(np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves(sets)):
+        return {"the distilled set": math.nan}
+    return dict.fromkeys(_not_finite(state, config.num_seeds), math.nan)
+
+
+def _not_finite(state, seeds):
+    """Names of the leaves with NaN or infinity; a single number, such as the best loss so far, may be infinite."""
+    found = []
+    for path, leaf in jax.tree.leaves_with_path(state):
+        if hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.inexact):
+            values = np.asarray(leaf)
+            bad = ~np.isfinite(values) if values.size > seeds else np.isnan(values)
+            found += ["state" + jax.tree_util.keystr(path)] * bool(bad.any())
+    return found
 
 
 def _placed(shapes, over):
