@@ -15,8 +15,8 @@ from kipjax.io import log
 
 __all__ = ["MAY_CHANGE", "check_schedule", "claim", "common", "prepare", "require_identical"]
 
-MAY_CHANGE = ("steps", "eval_every", "evaluation", "checkpoint_every", "checkpoints_kept", "devices", "data_on")
-MAY_CHANGE += ("log_every",)
+MAY_CHANGE = ("steps", "log_every", "eval_every", "evaluation", "checkpoint_every", "checkpoints_kept", "devices")
+MAY_CHANGE += ("data_on",)
 """Fields that a resumed run may change: they do not touch what was computed so far."""
 
 FOLDERS = ("config.data.data_dir", "config.init.base_dir", "config.pretrain.data_dir", "config.experts.path")

@@ -394,6 +394,15 @@ def test_a_stretch_that_is_too_long_to_be_told_to_stop_in_says_so_once(tmp_path,
     assert printed.count("SIGTERM is heard between them alone") == 1 and "--config.log_every=1" in printed
 
 
+def test_a_resumed_run_may_have_shorter_stretches(tmp_path):
+    trainer.run(load("configs/kip/digits.py", steps=4), str(tmp_path / "cut"))
+    trainer.run(load("configs/kip/digits.py", log_every=1), str(tmp_path / "cut"), resume=True)
+    trainer.run(load("configs/kip/digits.py"), str(tmp_path / "whole"))
+    assert [line["step"] for line in log.read(tmp_path / "cut" / "metrics.jsonl")] == [2, 4, 5, 6]
+    cut, whole = (kipjax.load(tmp_path / name / "distilled.npz").distilled.x for name in ("cut", "whole"))
+    np.testing.assert_allclose(cut, whole, atol=1e-6)
+
+
 def test_one_that_diverges_again_stops(tmp_path, capsys):
     config = load("configs/kip/digits.py", **{"method.learning_rate": 1e30})
     with pytest.raises(interruption.Diverged) as caught:
