@@ -34,14 +34,19 @@ def main() -> None:
     machine = {"device": jax.devices()[0].device_kind, "cores": os.cpu_count(), "jax": jax.__version__}
     machine |= {"python": platform.python_version(), "system": platform.platform()}
     print("  ".join(f"{name} {value}" for name, value in machine.items()))
-    rows = []
+    rows, skipped = [], {}
     for name in FLAGS.only or ROWS:
-        rows.append(ROWS[name]())
-        r = rows[-1]
+        try:
+            r = ROWS[name]()
+        except harness.Skipped as reason:
+            skipped[name] = str(reason)
+            print(f"{name}: not run, {reason}")
+            continue
+        rows.append(r)
         spread = f"({r.smallest_ratio:.3f}..{r.largest_ratio:.3f})"
         print(f"{r.name:<66} {r.ours:9.3f} {r.other:9.3f} {r.unit:<9} ratio {r.ratio:.3f} {spread}  {r.aim}")
     if FLAGS.out:
-        log.write_json(FLAGS.out, {"machine": machine, "rows": rows})
+        log.write_json(FLAGS.out, {"machine": machine, "rows": rows, "skipped": skipped})
 
 
 if __name__ == "__main__":

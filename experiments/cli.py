@@ -7,19 +7,21 @@ import os
 import re
 import sys
 import textwrap
+import traceback
 from collections.abc import Callable
 
 from absl import flags
 
 from experiments import catalogue, interruption
 from kipjax import checks
+from kipjax.core import processes
 
 __all__ = ["EXIT_DIVERGED", "EXIT_INPUT", "EXIT_INTERRUPTED", "EXIT_PEER_LOST", "EXIT_SYSTEM", "run"]
 
 EXIT_INPUT = 2
 EXIT_DIVERGED = 3
 EXIT_SYSTEM = 4
-EXIT_PEER_LOST = 5
+EXIT_PEER_LOST = processes.EXIT_PEER_LOST
 EXIT_INTERRUPTED = 75  # what sysexits.h calls a temporary failure: try again
 
 _ADVICE = {
@@ -67,20 +69,22 @@ def run(main: Callable[[], None], define: Callable[[], None] = lambda: None) -> 
     except checks.NumericalError as error:
         _exit(EXIT_DIVERGED, str(error))
     except interruption.Interrupted as error:
-        _exit(EXIT_INTERRUPTED, str(error))
-    except interruption.PeerLost as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        os._exit(EXIT_PEER_LOST)  # an orderly exit would wait for the process that is gone
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)  # as all processes do
+    except processes.PeerLost as error:
+        _exit(EXIT_PEER_LOST, str(error))
     except BrokenPipeError:  # whoever read the output, such as head, has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the flush at exit fails again
-        sys.exit(EXIT_SYSTEM)
+        processes.leave(EXIT_SYSTEM, "whoever read its output has enough")
     except OSError as error:
         if error.errno not in _ADVICE:
-            raise
+            _defect(error)
         where = error.filename or os.strerror(error.errno)
         _exit(EXIT_SYSTEM, f"{where}: {_ADVICE[error.errno]}")
     except KeyboardInterrupt:
         _exit(130, "interrupted; the last checkpoint is kept, go on with --resume")
+    except Exception as error:
+        _defect(error)
 
 
 def _help():
@@ -135,6 +139,12 @@ def _paths(text):
     return [line.strip() for line in text.splitlines() if line.strip().endswith(".py")][:1]
 
 
+def _defect(error):
+    """Ends with a traceback, as Python does; the other processes are told."""
+    traceback.print_exc()
+    processes.leave(1, f"{type(error).__name__}: {error}")
+
+
 def _exit(status, text):
     print(f"error: {text}", file=sys.stderr)
-    sys.exit(status)
+    processes.leave(status, text)

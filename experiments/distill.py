@@ -11,7 +11,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from experiments import cli, trainer
-from kipjax.core import sharding
+from kipjax.core import processes
 
 FLAGS = flags.FLAGS
 config_flags.DEFINE_config_file("config", None, "The experiment: FILE.py or FILE.py:VARIANT.", lock_config=True)
@@ -32,9 +32,9 @@ flags.mark_flags_as_required(["config", "workdir"])
 
 def main() -> None:
     if FLAGS.coordinator == "auto":
-        sharding.start_processes()
+        processes.start()
     elif FLAGS.coordinator or FLAGS.num_processes is not None or FLAGS.process_id is not None:
-        sharding.start_processes(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
+        processes.start(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
     trainer.run(
         FLAGS.config,
         FLAGS.workdir,

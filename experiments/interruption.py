@@ -1,16 +1,19 @@
-"""What ends a run before its last step: a signal, a number that is not finite, another process that is gone."""
+"""What ends a run before its last step: a signal, a number that is not finite."""
 
-import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+import time
 
 import jax
 import numpy as np
 
 from kipjax import checks
+from kipjax.core import processes
 
-__all__ = ["Diverged", "Interrupted", "PeerLost", "Watch", "peers"]
+__all__ = ["NOTICE", "Diverged", "Interrupted", "Watch"]
+
+NOTICE = 30.0
+"""Seconds from SIGTERM to SIGKILL that preempted machines of the common clouds and of Kubernetes get, or fewer."""
 
 
 class Diverged(checks.NumericalError):
@@ -29,16 +32,13 @@ class Interrupted(Exception):
         self.step = step
 
 
-class PeerLost(Exception):
-    """Another process of this program is gone."""
-
-
 class Watch:
     """Notes SIGTERM, which the machines of a cloud get before they are taken away, instead of dying of it."""
 
     def __init__(self):
         self._seen = False
         self._before = None
+        self._began = self._warned = None
 
     def __enter__(self) -> "Watch":
         if threading.current_thread() is threading.main_thread():
@@ -52,26 +52,32 @@ class Watch:
     def _note(self, *_: object) -> None:
         self._seen = True
 
+    def after(self, steps: int, log_every: int) -> None:
+        """To be called after each stretch of steps; says once if stretches are too long to be told to stop between.
+
+        The signal is heard between stretches. Half of ``NOTICE`` is left for what follows, the checkpoint.
+        """
+        now, began = time.monotonic(), self._began
+        self._began = now
+        if began is None or self._warned or steps < log_every:  # the first stretch compiles
+            return
+        seconds = now - began
+        if seconds > NOTICE / 2:
+            self._warned = True
+            divisors = (n for n in range(log_every, 0, -1) if log_every % n == 0)
+            fitting = next((n for n in divisors if n * seconds <= log_every * NOTICE / 2), 1)
+            if processes.is_first():
+                print(
+                    f"{log_every} steps take {seconds:.3g} s, and SIGTERM is heard between them alone; where machines "
+                    f"are taken away {NOTICE:g} s after it, resume with --config.log_every={fitting}",
+                    flush=True,
+                )
+
     def told(self) -> bool:
         """Whether this process, or any other of the program, was told to stop; the same answer in all of them."""
         if jax.process_count() == 1:
             return self._seen
         from jax.experimental import multihost_utils
 
-        with peers():
+        with processes.peers():
             return bool(np.any(multihost_utils.process_allgather(np.array(self._seen))))
-
-
-@contextlib.contextmanager
-def peers() -> Iterator[None]:
-    """Turns what collective operations raise when a process of several is gone into ``PeerLost``."""
-    try:
-        yield
-    except jax.errors.JaxRuntimeError as error:
-        if jax.process_count() == 1:
-            raise
-        reason = str(error).strip().splitlines()[0][:160]
-        raise PeerLost(
-            f"process {jax.process_index()} of {jax.process_count()}: another process is gone or cannot be reached "
-            f"({reason}); start all of them again with --resume"
-        ) from error

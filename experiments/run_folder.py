@@ -5,6 +5,7 @@ import glob
 import json
 import os
 import shutil
+from typing import Any
 
 import ml_collections
 
@@ -12,10 +13,14 @@ from kipjax import checks
 from kipjax.core import krr
 from kipjax.io import log
 
-__all__ = ["MAY_CHANGE", "check_schedule", "claim", "prepare", "require_identical"]
+__all__ = ["MAY_CHANGE", "check_schedule", "claim", "common", "prepare", "require_identical"]
 
-MAY_CHANGE = ("steps", "eval_every", "evaluation", "checkpoint_every", "checkpoints_kept", "devices", "data_on")
+MAY_CHANGE = ("steps", "log_every", "eval_every", "evaluation", "checkpoint_every", "checkpoints_kept", "devices")
+MAY_CHANGE += ("data_on",)
 """Fields that a resumed run may change: they do not touch what was computed so far."""
+
+FOLDERS = ("config.data.data_dir", "config.init.base_dir", "config.pretrain.data_dir", "config.experts.path")
+"""Fields in which the processes of a run may differ: what they read there is compared instead."""
 
 FILES = ("config.json", "metrics.jsonl", "summary.json", "distilled.npz", "distilled.png")
 FILES += ("labels.png", "sentences.txt")
@@ -85,6 +90,11 @@ def claim(workdir: str, config: ml_collections.ConfigDict, *, overwrite: bool = 
     log.write_json(os.path.join(workdir, "config.json"), config)
 
 
+def common(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """What the processes of one run must have in common, by the name of the field; folders may be others on each."""
+    return {name: value for name, value in _fields(log.to_jsonable(config), "config.") if name not in FOLDERS}
+
+
 def require_identical(workdir: str, config: ml_collections.ConfigDict) -> None:
     """The finished run in the folder must be of this very config.
 
@@ -128,6 +138,14 @@ def _require_same(path, before, wanted, may_change=MAY_CHANGE):
         "--resume",
         f"{path} is of another run: {'; '.join(differing[:3])}; use the same config, or another --workdir",
     )
+
+
+def _fields(values, prefix):
+    for name, value in values.items():
+        if isinstance(value, dict) and value:
+            yield from _fields(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
 
 
 def _differences(before, wanted, prefix=""):

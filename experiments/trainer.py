@@ -16,14 +16,15 @@ import numpy as np
 
 from experiments import build, interruption, report, run_folder
 from kipjax import checks, data, kernels
-from kipjax.core import loop, sharding
-from kipjax.io import checkpoint, log
+from kipjax.core import loop, processes, sharding
+from kipjax.io import artifact, checkpoint, log
 
 __all__ = ["compiled", "run", "train"]
 
 _LONG = 10**9
 
 
+@processes.peers()
 def run(config, workdir: str, *, resume: bool = False, overwrite: bool = False, on_divergence: str = "stop") -> None:
     """One experiment from its config to its run folder.
 
@@ -36,17 +37,20 @@ def run(config, workdir: str, *, resume: bool = False, overwrite: bool = False, 
     """
     checks.one_of("experiments.distill", "on_divergence", on_divergence, ("stop", "rollback"))
     run_folder.check_schedule(config)
-    first = sharding.is_first_process()
+    first = processes.is_first()
+    flags = {"--resume": resume, "--overwrite": overwrite, "--on_divergence": on_divergence}
+    processes.agree("experiments.distill", flags | run_folder.common(config) | _versions())
     if first:
         run_folder.prepare(workdir, config, resume=resume, overwrite=overwrite)
     began = time.monotonic()
     experiment = build.experiment(config)
     report.check(config, experiment)
     build.rehearse(config, experiment)
+    processes.agree("experiments.distill", _read(config, experiment))
     if first:
         run_folder.claim(workdir, config, overwrite=overwrite)
         _announce(config, experiment)
-    sharding.barrier("the run folder is there")
+    processes.barrier("the run folder is there")
     try:
         states = train(config, experiment, workdir, resume=resume)
     except interruption.Diverged as error:
@@ -57,7 +61,28 @@ def run(config, workdir: str, *, resume: bool = False, overwrite: bool = False, 
     if first:
         made = [report.artifact(config, experiment, *pair) for pair in zip(states, build.seeds(config))]
         report.write(workdir, made, experiment, config, seconds=time.monotonic() - began)
-    sharding.barrier("the results are written")
+    processes.barrier("the results are written")
+
+
+def _versions():
+    """Of what computes: other versions may draw other numbers."""
+    return {f"version of {module.__name__}": module.__version__ for module in (jax, np)}
+
+
+def _read(config, experiment):
+    """Checksums of all that a process read or made of it: the processes may see other files under the same names."""
+    if jax.process_count() == 1:
+        return {}
+    dataset = experiment.dataset
+    found = {
+        "training data (checksum)": report.fingerprint(dataset),
+        "test data (checksum)": artifact.fingerprint(dataset.x_test, dataset.y_test),
+        "preprocessing (checksum)": checkpoint.checksum(experiment.preprocess),
+        "starting set (checksum)": checkpoint.checksum([tuple(start) for start in experiment.starts]),
+    }
+    if config.batch.kind == "experts":
+        found["experts (checksum)"] = checkpoint.checksum(sharding.on_this_process(experiment.sample))
+    return found
 
 
 def compiled(config, experiment: build.Experiment, count: int):
@@ -103,7 +128,7 @@ def train(config, experiment: build.Experiment, workdir: str, *, resume: bool, c
       PeerLost: another process is gone.
     """
     found, over = report.fingerprint(experiment.dataset), experiment.mesh
-    first = sharding.is_first_process()
+    first = processes.is_first()
     with (
         checkpoint.open(os.path.join(workdir, "checkpoints"), keep=config.checkpoints_kept) as checkpoints,
         log.MetricsLog(os.path.join(workdir, "metrics.jsonl")) if first else contextlib.nullcontext() as metrics,
@@ -116,6 +141,8 @@ def train(config, experiment: build.Experiment, workdir: str, *, resume: bool, c
         rolled_back = rolled_back or bool(restored and restored.extra.get("rolled_back"))
         keys = _run_keys(config)
         step, state = (restored.step, restored.state) if restored else (0, _first_states(config, experiment))
+        if jax.process_count() > 1:
+            processes.agree("experiments.distill", {"step": step, "state (checksum)": checkpoint.checksum(state)})
         keys, state = (sharding.on_every_device(tree, over) for tree in (keys, state))
         if rolled_back:
             experiment = build.slower(config, experiment, 0.5)
@@ -129,9 +156,10 @@ def train(config, experiment: build.Experiment, workdir: str, *, resume: bool, c
             stopped = False
             while step < config.steps and not stopped:
                 count = min(config.log_every - step % config.log_every, config.steps - step)
-                with interruption.peers():
+                with processes.peers():
                     state, infos = chunk(count)(experiment.sample, keys, state, jnp.asarray(step))
                     line = {name: float(np.mean(values)) for name, values in infos._asdict().items()}
+                    watch.after(count, config.log_every)
                 step += count
                 where = step, checkpoints, rolled_back
                 _require_finite(line, *where)
@@ -143,7 +171,7 @@ def train(config, experiment: build.Experiment, workdir: str, *, resume: bool, c
                     progress.update(step, line)
                 told = watch.told()
                 if step % config.checkpoint_every == 0 or step == config.steps or stopped or told:
-                    _require_finite({"the distilled set": _total(config, experiment, state)}, *where)
+                    _require_finite(_health(config, experiment, state), *where)
                     checkpoints.save(step, sharding.on_this_process(state), extra)
                 if told and step < config.steps and not stopped:
                     checkpoints.wait()
@@ -176,10 +204,23 @@ def _each(config, state):
     return [jax.tree.map(lambda leaf, i=i: leaf[i], state) for i in range(config.num_seeds)]
 
 
-def _total(config, experiment, state):
-    """The sum of all sets, which is finite where they are."""
+def _health(config, experiment, state):
+    """What of a state must not be saved as a good one, by name: the sets, else what the next step would start from."""
     sets = [experiment.method.distilled(one)[:2] for one in _each(config, state)]
-    return float(sum(np.asarray(leaf, np.float64).sum() for leaf in jax.tree.leaves(sets)))
+    if not all(np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves(sets)):
+        return {"the distilled set": math.nan}
+    return dict.fromkeys(_not_finite(state, config.num_seeds), math.nan)
+
+
+def _not_finite(state, seeds):
+    """Names of the leaves with NaN or infinity; a single number, such as the best loss so far, may be infinite."""
+    found = []
+    for path, leaf in jax.tree.leaves_with_path(state):
+        if hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.inexact):
+            values = np.asarray(leaf)
+            bad = ~np.isfinite(values) if values.size > seeds else np.isnan(values)
+            found += ["state" + jax.tree_util.keystr(path)] * bool(bad.any())
+    return found
 
 
 def _placed(shapes, over):

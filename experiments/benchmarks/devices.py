@@ -27,7 +27,7 @@ SEEDS = 8
 def seeds_steps() -> harness.Row:
     """The compiled steps of eight seeds at once against those of eight seeds one after the other."""
     name = f"KIP steps, FC1, digits, 10 images, {SEEDS} seeds by vmap / one after the other"
-    return harness.compare(name, "ms/step", _steps(SEEDS, 1), _steps(1, SEEDS), "< 1")
+    return harness.compare(name, "ms/step", _steps(_config(SEEDS), 1), _steps(_config(1), SEEDS), "< 1")
 
 
 def seeds_runs() -> harness.Row:
@@ -44,16 +44,17 @@ def _config(seeds):
     return config
 
 
-def _steps(seeds, times):
-    """Seconds of a step of all seeds: ``seeds`` in one program, which runs ``times`` times."""
-    config = _config(seeds)
+def _steps(config, times):
+    """Seconds of a step of all seeds, by the driver's own program, which runs ``times`` times."""
+    seeds = config.num_seeds
     experiment = build.experiment(config)
     run = trainer.compiled(config, experiment, config.log_every)
     keys, starts = jax.random.key(0), experiment.start
     if seeds > 1:
         keys, starts = jax.random.split(keys, seeds), jax.tree.map(lambda *a: jnp.stack(a), *experiment.starts)
     init = jax.vmap(experiment.method.init) if seeds > 1 else experiment.method.init
-    at = {i: init(keys, starts) for i in range(times)}
+    at = {i: sharding.on_every_device(init(keys, starts), experiment.mesh) for i in range(times)}
+    keys = sharding.on_every_device(keys, experiment.mesh)
 
     def timed():
         began = time.perf_counter()
@@ -86,8 +87,14 @@ def scaling(count: int) -> harness.Row:
 
     A program for one forced device uses all cores already, so the ratio shows what dividing the work costs, never what
     it gains; ``experiments.plan`` says what it would gain.
+
+    Raises:
+      Skipped: the machine has fewer accelerators.
     """
     if sharding.on_accelerator():
+        there = len(jax.devices())
+        if there < count:
+            raise harness.Skipped(f"it takes {count} devices and there are {there}; see experiments.plan")
         return _scaling_row(count)
     environment = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={count}"}
     options = [str(count), str(harness.FLAGS.pairs), str(harness.FLAGS.steps)]
@@ -100,7 +107,7 @@ def _scaling_row(count):
     def steps(devices):
         config = _config(1)
         config.devices, config.batch.size = devices, 1200
-        return harness.scanned(build.experiment(config), harness.FLAGS.steps)
+        return _steps(config, 1)
 
     cores = os.cpu_count() or 1
     aim = f"{1 / count:.3f} by {count} accelerators"

@@ -12,7 +12,7 @@ from absl import flags
 
 from kipjax.core import loop
 
-__all__ = ["FLAGS", "Row", "Rows", "bound", "compare", "scanned"]
+__all__ = ["FLAGS", "Row", "Rows", "Skipped", "bound", "compare", "scanned"]
 
 FLAGS = flags.FLAGS
 
@@ -28,6 +28,10 @@ class Row(NamedTuple):
     smallest_ratio: float
     largest_ratio: float
     aim: str
+
+
+class Skipped(Exception):
+    """A row that this machine cannot make; the text says why."""
 
 
 Rows = dict[str, Callable[[], Row]]

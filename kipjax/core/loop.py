@@ -78,8 +78,9 @@ def streamed(
         return lax.map(lambda step: batch_at(numbers, key, step).x, first + jnp.arange(count))
 
     def step(key, state, number, x, numbers, transform):
-        y = sharding.divide(batch_at(numbers, key, number), over).y
-        return method.step(step_keys(key, number)[1], state, Batch(transform(x), y))
+        y = batch_at(numbers, key, number).y
+        x = lax.slice_in_dim(x, 0, y.shape[-2], axis=y.ndim - 2)  # without what fills the last devices up
+        return method.step(step_keys(key, number)[1], state, sharding.divide(Batch(transform(x), y), over))
 
     drawn = [jit(fn) for fn in (draw, jax.vmap(draw, (None, 0, None)))]
     stepped = [jit(fn, donate_argnums=1) for fn in (step, jax.vmap(step, (0, 0, None, 0, None, None)))]

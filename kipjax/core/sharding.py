@@ -1,8 +1,8 @@
-"""The one place that names devices, meshes and processes.
+"""The one place that names devices and meshes.
 
 Work is spread in two ways: ``data_parallel`` gives every device a part of each batch of targets and leaves the rest to
 XLA, which adds the collective operations; ``spread`` maps a function over independent pieces by hand. Several processes
-(hosts) act as one program once each has called ``start_processes``: all run the same steps on the same global arrays,
+(hosts) act as one program once each has called ``processes.start``: all run the same steps on the same global arrays,
 and only the first writes files.
 """
 
@@ -21,14 +21,12 @@ from kipjax.types import Batch, PyTree, Sampler
 
 __all__ = [
     "Rows",
-    "barrier",
     "data_parallel",
     "divide",
     "divide_rows",
     "everywhere",
     "for_run",
     "free_memory",
-    "is_first_process",
     "mesh",
     "on_accelerator",
     "on_every_device",
@@ -37,7 +35,6 @@ __all__ = [
     "rows_from_host",
     "size",
     "spread",
-    "start_processes",
 ]
 
 _AXIS = "work"
@@ -98,52 +95,6 @@ def replicated(x: jax.Array, over: Mesh | None) -> jax.Array:
     return jax.device_put(x, NamedSharding(_flat(over), PartitionSpec()))
 
 
-def start_processes(
-    coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None
-) -> None:
-    """Joins this process to the others of one program; to be called before anything else of JAX.
-
-    Args:
-      coordinator: ``HOST:PORT`` of the first process, the same for all. ``None``, with the other two, where JAX finds
-        them out itself (Cloud TPU, Slurm, Open MPI).
-      num_processes: how many there are.
-      process_id: which of them this is, from 0.
-
-    Raises:
-      InputError: some of the three are missing, or the others were not there within a minute.
-    """
-    where, given = "sharding.start_processes", [v is not None for v in (coordinator, num_processes, process_id)]
-    checks.require(
-        all(given) or not any(given), where, "coordinator, num_processes and process_id go together; pass all or none"
-    )
-    if num_processes is not None and process_id is not None:
-        checks.whole(where, "num_processes", num_processes)
-        checks.within(where, "process_id", process_id, 0, num_processes - 1)
-    try:
-        jax.distributed.initialize(
-            coordinator, num_processes, process_id, initialization_timeout=60, heartbeat_timeout_seconds=30
-        )
-    except (RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0][:200]
-        raise checks.InputError(
-            f"{where}: the processes did not come together ({reason}); start all of them within a minute, with the "
-            "same coordinator HOST:PORT and each its own process_id"
-        ) from error
-
-
-def is_first_process() -> bool:
-    """Whether this process writes the files."""
-    return jax.process_index() == 0
-
-
-def barrier(name: str) -> None:
-    """Waits until all processes are here; nothing with one process."""
-    if jax.process_count() > 1:
-        from jax.experimental import multihost_utils
-
-        multihost_utils.sync_global_devices(name)
-
-
 def on_every_device(tree: PyTree, over: Mesh | None) -> PyTree:
     """A copy of every array on every device of a mesh, those of other processes included, as global arrays.
 
@@ -176,7 +127,9 @@ def data_parallel(sample: Sampler, over: Mesh | None) -> Sampler:
     """The same batches, each divided over the devices of a mesh.
 
     What a jitted step computes from a divided batch is divided too, until it is summed over targets; XLA puts the sums
-    over devices in. The values are those of one device up to the order of these sums.
+    over devices in. The values are those of one device up to the order of these sums. Where the devices do not divide
+    the rows, XLA fills the last devices up with rows that count for nothing: a step takes as long as ``ceil(b / p)``
+    rows on each of ``p`` devices (60,000 rows on 64: 938 each, a filling of 0.05 %; on 1,024: 59 each, 0.7 %).
 
     Args:
       sample: ``sample(key) -> Batch``; rows are divided, and those of each class in class-wise batches ``[k, b, ...]``.
@@ -184,9 +137,6 @@ def data_parallel(sample: Sampler, over: Mesh | None) -> Sampler:
 
     Returns:
       A sampler, for use under jit; a pytree if ``sample`` is one.
-
-    Raises:
-      InputError: (at the call) the rows are no multiple of the devices.
     """
     return sample if size(over) == 1 or over is None else _Divided(sample, _flat(over))
 
@@ -211,19 +161,8 @@ def divide(batch: Batch, over: Mesh | None) -> Batch:
     """A batch inside jit, divided over the devices of a mesh; see ``data_parallel``."""
     if size(over) == 1 or over is None:
         return batch
-    axis = batch.y.ndim - 2
-    _require_multiple(batch.y.shape[axis], over)
-    divided = NamedSharding(_flat(over), PartitionSpec(*[None] * axis, _AXIS))
+    divided = NamedSharding(_flat(over), PartitionSpec(*[None] * (batch.y.ndim - 2), _AXIS))
     return jax.tree.map(lambda leaf: jax.lax.with_sharding_constraint(leaf, divided), batch)
-
-
-def _require_multiple(rows: int, over: Mesh) -> None:
-    checks.require(
-        rows % over.size == 0,
-        "sharding.data_parallel",
-        f"a batch has {rows} rows and there are {over.size} devices; choose a batch size that is a multiple of "
-        f"{over.size}",
-    )
 
 
 @jax.tree_util.register_dataclass
@@ -245,17 +184,25 @@ class Rows:
         return self.count
 
     def take(self, rows: jax.Array) -> jax.Array:
-        """``x[rows]`` under jit, ``[b, ...]`` on every device: each gives the rows it holds, and they are added up."""
-        each = self.parts.shape[0] // self.over.size
+        """``x[rows]`` under jit for ``rows [..., b]``, divided over the devices along ``b``.
+
+        Each device picks the rows that it holds, with zeros for all others, and gets the sum of its part over devices:
+        ``(p - 1) / p`` of the batch is sent by each of ``p`` devices, and each works on a copy of the whole batch.
+        """
+        each, axis = self.parts.shape[0] // self.over.size, rows.ndim - 1
+        filled = _filled(rows, self.over.size, jax.numpy)
 
         def local(parts: jax.Array, rows: jax.Array) -> jax.Array:
             at = rows - each * jax.lax.axis_index(_AXIS)
-            here = ((at >= 0) & (at < each)).reshape(-1, *[1] * (parts.ndim - 1))
+            here = ((at >= 0) & (at < each)).reshape(*at.shape, *[1] * (parts.ndim - 1))
             found = parts.at[jax.numpy.clip(at, 0, each - 1)].get(mode="promise_in_bounds")
-            return jax.lax.psum(jax.numpy.where(here, found, 0), _AXIS)
+            mine = jax.numpy.where(here, found, 0)
+            return jax.lax.psum_scatter(mine, _AXIS, scatter_dimension=axis, tiled=True)
 
-        split, whole = PartitionSpec(_AXIS), PartitionSpec()
-        return jax.shard_map(local, mesh=self.over, in_specs=(split, whole), out_specs=whole)(self.parts, rows)
+        specs = PartitionSpec(_AXIS), PartitionSpec()
+        divided = PartitionSpec(*[None] * axis, _AXIS)
+        found = jax.shard_map(local, mesh=self.over, in_specs=specs, out_specs=divided)(self.parts, filled)
+        return jax.lax.slice_in_dim(found, 0, rows.shape[-1], axis=axis)
 
     def whole(self) -> jax.Array:
         """All rows in order, divided as they lie."""
@@ -278,18 +225,24 @@ def divide_rows(x: Any, over: Mesh) -> Rows:
 def rows_from_host(x: Any, rows: np.ndarray, over: Mesh | None) -> jax.Array:
     """``x[rows]`` of an array of the host, divided along the last axis of ``rows [..., b]``; whole without a mesh.
 
-    Each process reads the rows of its own devices.
+    Each process reads the rows of its own devices. Where the devices do not divide ``b``, row 0 of ``x`` fills the last
+    devices up, and ``x[rows]`` is the first ``b`` of what comes.
     """
     if size(over) == 1 or over is None:
         return jax.numpy.asarray(np.asarray(x[rows]))
-    _require_multiple(rows.shape[-1], over)
+    filled = _filled(rows, over.size, np)
     divided = NamedSharding(_flat(over), PartitionSpec(*[None] * (rows.ndim - 1), _AXIS))
-    shape = (*rows.shape, *x.shape[1:])
+    shape = (*filled.shape, *x.shape[1:])
 
     def read(index: Any) -> np.ndarray:
-        return np.asarray(x[rows[index[: rows.ndim]]])
+        return np.asarray(x[filled[index[: rows.ndim]]])
 
     return jax.make_array_from_callback(shape, divided, read)
+
+
+def _filled(rows: Any, devices: int, xp: Any) -> Any:
+    """Row numbers ``[..., b]`` and zeros after them, up to a multiple of the devices."""
+    return xp.pad(rows, [(0, 0)] * (rows.ndim - 1) + [(0, -rows.shape[-1] % devices)])
 
 
 def on_accelerator() -> bool:

@@ -25,6 +25,7 @@ IDX_FILES = (
     "t10k-images-idx3-ubyte",
     "t10k-labels-idx1-ubyte",
 )
+_ROOM = 2**30  # bytes that a small archive may grow to; arrays of zeros pack a thousandfold
 _IDX_MAGIC = {3: 2051, 1: 2049}  # 0x08 (bytes) and the number of axes
 
 _CIFAR10 = ("cifar-10-batches-bin", [f"data_batch_{i}.bin" for i in range(1, 6)], "test_batch.bin", "batches.meta.txt")
@@ -107,11 +108,12 @@ def read_npz(path: pathlib.Path) -> Raw:
             names = archive["class_names"].tolist() if "class_names" in archive.files else None
     except (OSError, EOFError, zipfile.BadZipFile, zlib.error, KeyError) as error:
         raise checks.InputError(f"data.load: {path} is not a whole .npz archive ({error}); write it again") from error
-    except ValueError as error:
+    except Exception as error:  # NumPy hands a header to Python's parser, which has errors of many kinds
         if isinstance(error, checks.InputError):
             raise
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise checks.InputError(
-            f"data.load: {path} cannot be read without pickle, which is never loaded ({error}); "
+            f"data.load: {path} cannot be read without pickle, which is never loaded ({reason}); "
             "save plain numeric and string arrays"
         ) from error
     return Raw(x_train, y_train, x_test, y_test, None if names is None else tuple(map(str, names)))
@@ -121,6 +123,12 @@ def _require_declared_sizes(path: pathlib.Path) -> None:
     """The header of each array must declare as many bytes as follow it, before memory is taken for them."""
     formats = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     with zipfile.ZipFile(path) as archive:
+        size, unpacked = path.stat().st_size, sum(info.file_size for info in archive.infolist())
+        checks.require(
+            unpacked <= max(_ROOM, 100 * size),
+            "data.load",
+            f"{path} has {size} bytes, which are to grow to {unpacked} when unpacked; write it again, uncompressed",
+        )
         for info in archive.infolist():
             with archive.open(info) as member:
                 version = np.lib.format.read_magic(member)

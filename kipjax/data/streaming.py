@@ -88,7 +88,7 @@ class Streamed(_ByNumber):
 def divided(numbers: Sampler, x: Any, over: Any) -> Sampler:
     """Batches of examples of which each device of a mesh holds a part of the rows.
 
-    A batch is gathered from all devices at each step; ``core.sharding.data_parallel`` divides it again.
+    At each step the devices send each other the rows of the batch that these hold and those work on.
 
     Args:
       numbers: a sampler over row numbers (see above).
@@ -115,9 +115,7 @@ class _Taken(_ByNumber):
     def _rows(self, batch: Batch) -> Batch:
         if isinstance(self.numbers, samplers.Whole):
             return Batch(self.x.whole() if isinstance(self.x, sharding.Rows) else self.x, batch.y)
-        rows = batch.x.ravel()
-        found = self.x.take(rows) if isinstance(self.x, sharding.Rows) else self.x[rows]
-        return Batch(found.reshape(*batch.x.shape, *found.shape[1:]), batch.y)
+        return Batch(self.x.take(batch.x) if isinstance(self.x, sharding.Rows) else self.x[batch.x], batch.y)
 
 
 def in_order(x: Any, y: Any, *, batch_size: int) -> Sampler:

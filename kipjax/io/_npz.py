@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import os
 import struct
 import zipfile
@@ -15,6 +16,7 @@ from kipjax.io import _files
 
 __all__ = ["members", "meta_of", "read_array", "require_readable"]
 
+_ROOM = 2**30  # bytes that a small file may grow to; arrays of zeros pack a thousandfold
 _BROKEN = (OSError, ValueError, KeyError, EOFError, RuntimeError, OverflowError, MemoryError)
 _UNREADABLE = (*_BROKEN, zipfile.BadZipFile, zlib.error, struct.error)
 
@@ -43,20 +45,38 @@ def members(
         archive = zipfile.ZipFile(io.BytesIO(content))
     except _UNREADABLE as error:
         raise _damaged(where, error) from error
+    declared = sum(info.file_size for info in archive.infolist())
+    checks.require(
+        declared <= max(_ROOM, 100 * len(content)),
+        where,
+        f"its {len(content)} bytes are to grow to {declared} when unpacked, which no {kind} does; take another copy",
+    )
     return {info.filename.removesuffix(".npy"): lambda info=info: archive.read(info) for info in archive.infolist()}
 
 
 def read_array(where: str, name: str, read: Callable[[], bytes]) -> np.ndarray:
     """One array, refusing Python objects; its bytes are whole before anything in them is parsed."""
     try:
-        return np.lib.format.read_array(io.BytesIO(read()), allow_pickle=False)
-    except _UNREADABLE as error:
+        content = read()
+        _require_declared_size(content)
+        return np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
+    except Exception as error:  # NumPy hands a header to Python's parser, which has errors of many kinds
         if "Object arrays" in str(error):
             raise checks.InputError(
                 f"{where}: {name} holds pickled Python objects, which are never loaded because they can run code; "
                 "ask for plain numeric arrays"
             ) from None
         raise _damaged(where, error) from error
+
+
+def _require_declared_size(content: bytes) -> None:
+    """The header must declare as many bytes as follow it, before memory is taken for them."""
+    file = io.BytesIO(content)
+    formats = {(1, 0): np.lib.format.read_array_header_1_0}
+    shape, _, dtype = formats.get(np.lib.format.read_magic(file), np.lib.format.read_array_header_2_0)(file)
+    declared = file.tell() + math.prod(shape) * dtype.itemsize
+    if declared != len(content) and not dtype.hasobject:
+        raise ValueError(f"it declares {dtype} of shape {shape}, {declared} bytes with its header of {len(content)}")
 
 
 def meta_of(raw: np.ndarray, form: str) -> dict | None:

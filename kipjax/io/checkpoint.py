@@ -26,11 +26,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kipjax import checks
+from kipjax.core import processes
 from kipjax.io import _files, _leaves
 from kipjax.io.log import to_jsonable
 from kipjax.types import PyTree
 
-__all__ = ["Checkpointer", "Restored", "open"]
+__all__ = ["Checkpointer", "Restored", "checksum", "open"]
 
 FORMAT = "kipjax-checkpoint"
 FORMAT_VERSION = 1
@@ -59,6 +60,15 @@ def open(folder: str | os.PathLike, *, keep: int = 2, background: bool = True) -
     return Checkpointer(folder, keep=keep, background=background)
 
 
+def checksum(state: PyTree) -> int:
+    """CRC-32 of the bytes of all leaves of a state, to tell whether two are equal bit for bit.
+
+    >>> checksum({"a": np.zeros(2)}) == checksum({"a": np.zeros(2)}) != checksum({"a": np.ones(2)})
+    True
+    """
+    return zlib.crc32(_leaves.encode(state)[0].data)
+
+
 class Checkpointer:
     """Saves and restores states in one folder; see ``open``. Use it as a context manager, or ``close`` it."""
 
@@ -73,6 +83,8 @@ class Checkpointer:
             self._manager = _manager(self.folder, keep, background)
         except Exception as error:  # see _writing
             self._quiet.stop()
+            if processes.is_loss(error):
+                raise
             if not isinstance(error, OSError):
                 error = OSError(_error_number(error), _files.one_line(error))
             raise _files.path_error("checkpoint.open", "use the folder", self.folder, error) from error
@@ -165,6 +177,8 @@ class Checkpointer:
             raise
         except Exception as error:  # orbax and tensorstore raise their own and many built-in types for a full disk
             self._own = None
+            if processes.is_loss(error):
+                raise  # nothing is wrong with the disk
             for unfinished in glob.glob(os.path.join(glob.escape(self.folder), "*.orbax-checkpoint-tmp")):
                 shutil.rmtree(unfinished, ignore_errors=True)
             cause = error if isinstance(error, OSError) else OSError(_error_number(error), _files.one_line(error))
@@ -186,6 +200,8 @@ class Checkpointer:
             sound = manifest["format"] == FORMAT and zlib.crc32(manifest["record"].encode()) == manifest["crc"]
             version = int(manifest["version"])
         except Exception as error:  # see _writing
+            if processes.is_loss(error):
+                raise
             why = f"is damaged or no kipjax checkpoint ({_files.one_line(error, 80)})"
             raise self._damaged(step, steps, why) from error
         if not sound:
@@ -209,6 +225,8 @@ class Checkpointer:
             items = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(template)))
             return np.asarray(items["state"]["content"])
         except Exception as error:  # see _writing
+            if processes.is_loss(error):
+                raise
             raise self._damaged(step, steps, f"is damaged ({_files.one_line(error, 80)})") from error
 
 

@@ -108,8 +108,24 @@ def test_the_host_serves_four_devices_and_each_takes_its_part():
     placed = sharding.rows_from_host(PIXELS, np.arange(12), over)
     assert [shard.data.shape[0] for shard in placed.addressable_shards] == [3] * 4
     assert len(programs) == 1 and "all-reduce" in programs[0].as_text()  # the sums over the devices' targets
-    with pytest.raises(checks.InputError, match="a batch has 6 rows and there are 4 devices"):
-        sharding.rows_from_host(PIXELS, np.arange(6), over)
+    filled = sharding.rows_from_host(PIXELS, np.arange(6).reshape(1, 6), over)
+    assert filled.shape == (1, 8, *PIXELS.shape[1:]) and {s.data.shape[1] for s in filled.addressable_shards} == {2}
+    np.testing.assert_array_equal(filled[:, :6], PIXELS[None, :6])
+
+
+@four
+@pytest.mark.parametrize("shape", [(12,), (3, 4), (10,)])
+def test_of_a_batch_of_divided_rows_each_device_gets_its_part_alone(shape):
+    over, wanted = sharding.mesh(4), np.random.default_rng(3).integers(0, N, shape)
+    rows = sharding.divide_rows(PIXELS, over)
+    found = jax.jit(rows.take)(wanted)
+    np.testing.assert_array_equal(found, PIXELS[wanted])
+    program = jax.jit(lambda rows, i: rows.take(i)).lower(rows, wanted).compile().as_text()
+    assert "reduce-scatter" in program
+    if shape[-1] % 4 == 0:
+        assert "all-reduce" not in program and "all-gather" not in program
+        parts = {shard.data.shape[: len(shape)] for shard in found.addressable_shards}
+        assert parts == {(*shape[:-1], shape[-1] // 4)}
 
 
 def test_what_the_device_holds_does_not_grow_with_the_data_set():

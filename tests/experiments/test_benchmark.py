@@ -5,8 +5,13 @@ import os
 import pathlib
 import subprocess
 import sys
+import types
 
+import jax
 import pytest
+
+from experiments import trainer
+from experiments.benchmarks import devices, harness
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -26,6 +31,28 @@ def test_rows_are_written(tmp_path):
     assert len(report["rows"]) == 2 and report["machine"]["cores"] == os.cpu_count()
     for row in report["rows"]:
         assert row["ratio"] == pytest.approx(row["ours"] / row["other"]) and row["ours"] > 0
+
+
+def test_more_accelerators_than_there_are_make_no_row(monkeypatch):
+    monkeypatch.setattr(devices.sharding, "on_accelerator", lambda: True)
+    with pytest.raises(harness.Skipped, match=r"it takes 1000 devices and there are \d+; see experiments.plan"):
+        devices.scaling(1000)
+
+
+@pytest.mark.skipif(jax.device_count() < 2, reason="needs two devices; tests force four CPU devices")
+def test_scaling_times_the_program_of_the_driver(monkeypatch):
+    """And nothing else: what ``trainer.compiled`` makes for the devices of the row, and for one."""
+    counts, compiled = [], trainer.compiled
+
+    def noted(config, experiment, count):
+        program = compiled(config, experiment, count)
+        counts.append((config.devices, "all-reduce" in program.as_text()))
+        return program
+
+    monkeypatch.setattr(trainer, "compiled", noted)
+    monkeypatch.setattr(harness, "FLAGS", types.SimpleNamespace(steps=2, pairs=1))
+    row = devices._scaling_row(2)
+    assert counts == [(2, True), (1, False)] and row.ratio == row.ours / row.other > 0
 
 
 def test_an_unknown_row_is_refused():

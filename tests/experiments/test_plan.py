@@ -2,20 +2,23 @@
 
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
 import jax
+import numpy as np
 import pytest
 
 from experiments import plan
 from kipjax import models
+from kipjax.core import sharding
 from kipjax.kernels import infinite
 from kipjax.methods import kip, label_solve, rcig
 from kipjax.types import Batch, Distilled
 
 ROOT = pathlib.Path(__file__).parents[2]
-DEVICE = plan.Device(1e12, 1e11, 1e10, 1e-5, 1e9)
+DEVICE = plan.Device(1e12, 1e11, 1e10, 1e-5, 1e9, 1e8)
 
 
 def shapes(shape, n, k):
@@ -72,6 +75,39 @@ def test_what_is_shared_falls_with_the_devices_and_what_is_not_stays():
     assert many.memory < eight.memory < one.memory == work.held + work.divided
 
 
+def test_what_the_devices_do_not_divide_is_counted_as_the_fullest_device_has_it():
+    work = plan.kip(targets=60_000, support=100, features=784, classes=10, block=0)
+    for count, rows in ((64, 938), (1024, 59)):
+        found = plan.spent(work, DEVICE, count)
+        assert found.flops - work.repeated - work.solved == pytest.approx(work.shared * rows / 60_000)
+
+
+def test_where_the_data_set_lies_costs_what_the_program_moves_and_holds():
+    n, b, d, k = 30_000, 2000, 256, 10
+    work = plan.kip(targets=b, support=20, features=d, classes=k, block=0)
+    each, divided, host = (plan.placed(work, on, dataset=n, features=d, classes=k) for on in plan.DATA_ON)
+    assert each.held - divided.held == 4 * n * d - 4 * b * d and each.divided == work.divided
+    one, four, many = (plan.spent(divided, DEVICE, count) for count in (1, 4, 1000))
+    assert four.sent - plan.spent(work, DEVICE, 4).sent == pytest.approx(3 / 4 * 4 * b * d) and one.sent == 0
+    assert many.memory < plan.spent(each, DEVICE, 1000).memory
+    seconds = plan.spent(host, DEVICE, 4).communicate - plan.spent(work, DEVICE, 4).communicate
+    assert seconds == pytest.approx(4 * b * d / 4 / 1e8)
+    whole = plan.kip(targets=n, support=20, features=d, classes=k, block=0)
+    assert plan.placed(whole, "divided", dataset=n, features=d, classes=k).exchanged == 0
+
+
+@pytest.mark.skipif(jax.device_count() < 4, reason="needs four devices; tests force four CPU devices")
+def test_bytes_exchanged_are_those_of_the_reduce_scatter_that_the_compiler_plans():
+    """Its operand is the whole batch, its result the part of a device."""
+    n, b, d = 3000, 200, 256
+    rows = sharding.divide_rows(np.zeros((n, d), np.float32), sharding.mesh(4))
+    text = jax.jit(lambda rows, i: rows.take(i)).lower(rows, np.zeros(b, np.int32)).compile().as_text()
+    found = re.search(r"= f32\[(\d+),(\d+)\]\S* reduce-scatter\(", text)
+    work = plan.kip(targets=b, support=20, features=d, classes=10, block=0)
+    part = plan.placed(work, "divided", dataset=n, features=d, classes=10).exchanged / 4
+    assert 4 * int(found[1]) * int(found[2]) == part
+
+
 def command(*flags):
     run = [sys.executable, "-m", "experiments.plan", *flags]
     return subprocess.run(run, cwd=ROOT, env=os.environ, capture_output=True, text=True)
@@ -81,6 +117,7 @@ def test_the_table_has_a_line_for_each_number_of_devices():
     done = command("--method=label_solve", "--support=10000", "--devices=1,8,1024", "--memory=4e9")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert "stated, not measured" in lines[1] and [line.split()[0] for line in lines[3:]] == ["1", "8", "1024"]
-    assert all(line.endswith("does not fit") for line in lines[3:])
+    assert "stated, not measured" in lines[1] and [line.split()[0] for line in lines[4:]] == ["1", "8", "1024"]
+    assert lines[2] == "a data set of 60000 rows, on each"
+    assert all(line.endswith("does not fit") for line in lines[4:])
     assert command("--devices=1,none").returncode == 2

@@ -458,6 +458,35 @@ def test_what_the_writer_reports_becomes_one_line(tmp_path, monkeypatch, text, w
     assert restore(tmp_path, jnp.ones(1)).step == 1
 
 
+@pytest.mark.parametrize("method", ["save", "wait_until_finished", "close", "restore"])
+def test_a_process_that_is_gone_is_no_fault_of_the_disk(method, tmp_path, monkeypatch):
+    """Of several processes; the first may still be writing, so its unfinished step is left alone."""
+
+    def lost(*args, **kwargs):
+        raise ValueError("UNKNOWN: Gloo AllGather failed: Connection closed by peer [127.0.0.1]:13733")
+
+    save_one(tmp_path, make_state())
+    unfinished = tmp_path / "8.orbax-checkpoint-tmp"
+    monkeypatch.setattr("kipjax.core.processes.is_loss", lambda error: "Gloo" in str(error))
+    found = checkpoint.open(tmp_path)
+    calls = {"save": lambda: found.save(9, make_state()), "restore": lambda: found.restore(make_state())}
+    calls |= {"wait_until_finished": found.wait, "close": found.close}
+    with monkeypatch.context() as patch:
+        patch.setattr(found._manager, method, lost)
+        unfinished.mkdir()
+        with pytest.raises(ValueError, match="Gloo") as caught:
+            calls[method]()
+    assert not isinstance(caught.value, InputError) and unfinished.exists()
+    found.close()
+
+
+def test_a_checksum_tells_states_apart_by_any_bit():
+    state = make_state()
+    again = jax.tree.map(lambda leaf: leaf, state)
+    assert checkpoint.checksum(again) == checkpoint.checksum(state) != checkpoint.checksum(make_state(seed=1))
+    assert checkpoint.checksum({"a": np.float32(0.0)}) != checkpoint.checksum({"a": np.float32(-0.0)})
+
+
 def test_a_step_that_failed_in_the_background_can_be_saved_again(tmp_path, monkeypatch):
     def refuse():
         raise ValueError("No space left on device")
