@@ -1,5 +1,7 @@
 """Sets of real images with which DD compares its own (arXiv:1811.10959, section 4): random, averages, clusters."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -40,7 +42,7 @@ def clusters(key: jax.Array, task: Task, size: int) -> Distilled:
             "evaluation.unrolled",
             f"class {c} has {len(own)} training images and k-means needs {count} for its clusters; leave 'kmeans' out",
         )
-        fitted = KMeans(count, n_init=1).set_params(random_state=seed).fit(own)
+        fitted: Any = KMeans(count, n_init="auto", random_state=seed).fit(own)
         centres.append(fitted.cluster_centers_)
     found = np.concatenate(centres).reshape(-1, *x.shape[1:]).astype(np.float32)
     return Distilled(jnp.asarray(found), _one_hot(task, count))

@@ -287,17 +287,17 @@ def make(
         now, over = watched(state.watch, 1 - accuracy)
         learner = lax.cond(over, lambda: _fresh(fresh_key, model, state.x, k, options), lambda: learner)
         info = Info(loss, accuracy, inner, now.resets, training_steps(now))
-        best = None if validation is None else look(jax.random.fold_in(key, 3), state, y, now)
+        best = None if validation is None else look(jax.random.fold_in(key, 3), state, y, now, validation)
         return State(state.x, y, opt_state, learner, now, best), info
 
-    def look(key, state, y, now):
+    def look(key, state, y, now, held_out):
         def error(length):
             trained = fit(
                 key, model, state.x, y, length, form=form, batch_size=batch_size, learning_rate=model_learning_rate,
                 scale_learning_rate=scale_learning_rate, reg=reg, alpha=alpha,
             )  # fmt: skip
-            found = outputs(model, trained, jnp.asarray(validation.x))
-            return 1 - losses.accuracy(found, labels.classes(validation.y))
+            found = outputs(model, trained, jnp.asarray(held_out.x))
+            return 1 - losses.accuracy(found, labels.classes(held_out.y))
 
         return _better(state.best, y, jnp.maximum(training_steps(now), 1), error, validate_every)
 
@@ -307,8 +307,9 @@ def make(
         return Distilled(state.x, jnp.where(jnp.isfinite(state.best.error), state.best.y, state.y))
 
     def usage(state):
-        chosen = state.best is not None and bool(jnp.isfinite(state.best.error))
-        return {"training_steps": max(1, int(state.best.steps if chosen else training_steps(state.watch)))}
+        best = state.best
+        steps = training_steps(state.watch) if best is None or not jnp.isfinite(best.error) else best.steps
+        return {"training_steps": max(1, int(steps))}
 
     return Method(init, step, distilled, usage)
 
