@@ -88,7 +88,7 @@ def same_types(statistics: dict[str, PyTree], variables: dict[str, PyTree]) -> d
 
 
 def require_linear_head(where: str, model: nn.Module, x: jax.Array) -> None:
-    """The last layer must be linear, for methods that solve for it.
+    """The last layer must be linear, for methods that solve for it; ``x [n, ...]`` are examples.
 
     Raises:
       InputError: ``head`` has other parameters than a kernel and a bias.
@@ -104,7 +104,7 @@ def require_linear_head(where: str, model: nn.Module, x: jax.Array) -> None:
 
 
 def require_outputs(where: str, model: nn.Module, x: jax.Array, k: int) -> None:
-    """The network must have one output for each of ``k`` classes.
+    """The network must have one output for each of ``k`` classes, given examples ``x [n, ...]``.
 
     Raises:
       InputError: it has another number.

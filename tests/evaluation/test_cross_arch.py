@@ -34,7 +34,9 @@ def test_it_needs_a_network():
 def test_networks_may_be_given_by_name(monkeypatch):
     """As ``models.get`` writes them: a list, or with another name to be shown."""
     parts, asked = task(), []
-    monkeypatch.setattr(train, "evaluate", lambda made, task, model, *, name, **options: asked.append((name, model)))
+    monkeypatch.setattr(
+        train, "evaluate", lambda made, task, model, *, name, **options: asked.append((name, model)) or []
+    )
     some = krr.subset(jax.random.key(0), parts, 6)
     for given in (["mlp", "mlp:batch"], {"a": "mlp", "b": {"name": "mlp", "norm": "batch"}, "c": Linear(3)}):
         cross_arch.evaluate(some, parts, given)
