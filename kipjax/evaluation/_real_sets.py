@@ -40,7 +40,7 @@ def clusters(key: jax.Array, task: Task, size: int) -> Distilled:
             "evaluation.unrolled",
             f"class {c} has {len(own)} training images and k-means needs {count} for its clusters; leave 'kmeans' out",
         )
-        fitted = KMeans(count, n_init=1).set_params(random_state=seed).fit(own)
+        fitted = KMeans(count).set_params(n_init=1, random_state=seed).fit(own)
         centres.append(fitted.cluster_centers_)
     found = np.concatenate(centres).reshape(-1, *x.shape[1:]).astype(np.float32)
     return Distilled(jnp.asarray(found), _one_hot(task, count))

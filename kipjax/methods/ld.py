@@ -292,13 +292,16 @@ def make(
         return State(state.x, y, opt_state, learner, now, best), info
 
     def look(key, state, y, now):
+        assert validation is not None
+        x, classes = jnp.asarray(validation.x), labels.classes(validation.y)
+
         def error(length):
             trained = fit(
                 key, model, state.x, y, length, form=form, batch_size=batch_size, learning_rate=model_learning_rate,
                 scale_learning_rate=scale_learning_rate, reg=reg, alpha=alpha,
             )  # fmt: skip
-            found = outputs(model, trained, jnp.asarray(validation.x))
-            return 1 - losses.accuracy(found, labels.classes(validation.y))
+            found = outputs(model, trained, x)
+            return 1 - losses.accuracy(found, classes)
 
         return _better(state.best, y, jnp.maximum(training_steps(now), 1), error, validate_every)
 
@@ -308,8 +311,10 @@ def make(
         return Distilled(state.x, jnp.where(jnp.isfinite(state.best.error), state.best.y, state.y))
 
     def usage(state):
-        chosen = state.best is not None and bool(jnp.isfinite(state.best.error))
-        return {"training_steps": max(1, int(state.best.steps if chosen else training_steps(state.watch)))}
+        steps = training_steps(state.watch)
+        if state.best is not None and bool(jnp.isfinite(state.best.error)):
+            steps = state.best.steps
+        return {"training_steps": max(1, int(steps))}
 
     return Method(init, step, distilled, usage)
 
