@@ -64,7 +64,7 @@ def test_every_baseline_by_its_own_step_size_and_epochs(monkeypatch):
     assert [r.trained_on for r in results] == ["distilled", *unrolled.BASELINES.values()]
     assert {len(r.accuracies) for r in results} == {2} and {r.size for r in results} == {6}
     by = {r.trained_on: np.mean(r.accuracies) for r in results}
-    assert by["average real images"] > 0.9 > by["distilled"], "a step size of its own, where the set's is 0"
+    assert by["average real images"] > 0.8 > by["distilled"], "a step size of its own, where the set's is 0"
     chosen = unrolled.step_size_for(jax.random.key(0), model, useless, task, inner_steps=2, epochs=(1, 5))
     assert len(chosen.lr) in (2, 10)
 

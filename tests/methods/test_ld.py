@@ -272,7 +272,7 @@ def test_a_label_set_of_another_size():
 def test_training_alone_is_that_of_the_method_with_its_labels_frozen(form, x64):
     """From the network of the method's first state, on all images: the same network and ridge weights."""
     start, _ = problem()
-    model = networks.Small(K, norm=True)
+    model = networks.Small(K)
     after = steps(3, model=model, form=form, learn_labels=False, alpha=0.1)
     options = {"form": form, "alpha": 0.1, "variables": after[0][0].learner.variables, "batch_size": M}
     along = ld.fit_along(jax.random.key(7), model, start.x, start.y, jnp.array([1, 3]), **options)
