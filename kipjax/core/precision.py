@@ -43,7 +43,7 @@ def check(where: str, name: str, dtype: Any) -> None:
 
 
 def floats(*arrays: Any) -> tuple[jax.Array, ...]:
-    """Arrays ``[...]``, lists or numbers as arrays of one floating-point type, the widest of theirs, at least float32.
+    """Arrays ``[...]``, lists or numbers as arrays of one floating-point type, the widest there and at least float32.
 
     Example:
       >>> [a.dtype.name for a in floats([1, 2], 3.0)]

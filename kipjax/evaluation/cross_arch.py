@@ -14,7 +14,7 @@ from kipjax.evaluation import train
 from kipjax.evaluation.protocols import Protocol
 from kipjax.evaluation.result import Result, Task
 from kipjax.evaluation.transfer import table
-from kipjax.models import names
+from kipjax.models import convnet, get, names
 from kipjax.types import Distilled
 
 __all__ = ["ARCHITECTURES", "evaluate", "table"]
@@ -80,4 +80,7 @@ def _network(where, name, model, task):
         where,
         f"model {name!r} is {model!r}; give a flax module, or one of these names: {', '.join(names())}",
     )
-    return train.build(options.pop("name"), task, **options)
+    word = options.pop("name")
+    if not options or isinstance(train.build(word, task), convnet.ConvNet):
+        return train.build(word, task, **options)
+    return get(word, num_classes=task.num_classes, **options)  # train.build has options for ConvNets alone
