@@ -73,6 +73,14 @@ def losses(folder):
     return [line["loss"] for line in log.read(folder / "metrics.jsonl")]
 
 
+def close(x, expected):
+    """Equal to 1e-6 of the whole set. Single pixels are not: Adam divides a gradient by its size, so where that is next
+    to nothing the order of a sum over targets decides, and a step moves the pixel by up to the learning rate, 0.04.
+    """
+    assert np.linalg.norm(x - expected) <= 1e-6 * np.linalg.norm(expected)
+    np.testing.assert_allclose(x, expected, atol=1e-5)
+
+
 @contextlib.contextmanager
 def told_to_stop_after(stretches):
     """A run in here is told to stop after so many stretches."""
@@ -95,7 +103,7 @@ def test_processes_over_loopback_agree_with_one(count, alone, tmp_path):
     texts = finished(together(count, *FLAGS, f"--workdir={tmp_path}"))
     np.testing.assert_allclose(losses(tmp_path), losses(alone), rtol=1e-6)
     one, many = (kipjax.load(folder / "distilled.npz") for folder in (alone, tmp_path))
-    np.testing.assert_allclose(many.distilled.x, one.distilled.x, atol=1e-6)
+    close(many.distilled.x, one.distilled.x)
     assert many.meta["data_fingerprint"] == one.meta["data_fingerprint"]
     assert "distilled, 10 images" in texts[0][0] and not any("distilled, " in out for out, _ in texts[1:])
 
@@ -157,7 +165,7 @@ def test_a_run_goes_on_from_a_checkpoint_of_another_number_of_processes(counts, 
     assert "resuming at step 6 of 12" in texts[0][0]
     np.testing.assert_allclose(losses(tmp_path), losses(alone), rtol=1e-6)
     one, other = (kipjax.load(folder / "distilled.npz").distilled for folder in (alone, tmp_path))
-    np.testing.assert_allclose(other.x, one.x, atol=1e-6)
+    close(other.x, one.x)
 
 
 @pytest.mark.slow
