@@ -17,7 +17,7 @@ REFERENCE = re.compile(r"arXiv:\d{4}\.\d{4,5}|[A-Z]\w+[^.]*\b(19|20)\d\d\b")
 SHAPE = re.compile(r"``[^`]*\[[^\]`]*\][^`]*``|\b(any|whose|the|that|same|one) shape\b|\bscalar\b")
 # What has no formula of a paper in it: guards, files, devices, names, plots.
 MACHINERY = re.compile(
-    r"kipjax\.(checks|types|io\..*|core\.(loop|precision|sharding)|kernels\.(batching|registry)|"
+    r"kipjax\.(checks|types|io\..*|core\.(loop|precision|processes|sharding)|kernels\.(batching|registry)|"
     r"data\.(files|folders|raw|samplers|sources|streaming|tfds)|evaluation\.result|models\.(layers|network|registry))"
 )
 
