@@ -66,9 +66,8 @@ def split(where: str, x: jax.Array, y: jax.Array, batch: Batch) -> ClassSets:
         f"[{k}, b, {', '.join(map(str, example))}]; draw it with samplers.per_class",
     )
     batch = _inputs.typed(x, batch)
-    counts = jnp.any(batch.y != 0, axis=-1) if k > 1 else jnp.ones(expected[:2], bool)
-    _check_blocks(where, batch.y, counts)
-    weights = counts.astype(x.dtype)
+    _check_blocks(where, batch.y)
+    weights = _counts(batch.y, jnp).astype(x.dtype)
     return ClassSets(batch.x, weights, x[_order(y)].reshape(k, -1, *example), jnp.arange(k))
 
 
@@ -78,11 +77,17 @@ def join(blocks: jax.Array, y: jax.Array) -> jax.Array:
     return jnp.zeros_like(rows).at[_order(y)].set(rows)
 
 
-def _check_blocks(where, y, counts):
-    """Block ``c`` of concrete targets ``y [k, b, k]`` must have rows that count ``[k, b]``, all of class ``c``."""
+def _counts(y, np_or_jnp):
+    """Which rows ``[k, b]`` of targets ``[k, b, k]`` count."""
+    return np_or_jnp.any((y != 0) | (y.shape[-1] == 1), axis=-1)
+
+
+def _check_blocks(where, y):
+    """Block ``c`` of targets ``y [k, b, k]`` must have rows that count, all of class ``c``, where they are concrete."""
     if checks.is_traced(y):
         return
-    counts, found = np.asarray(counts), np.asarray(y).argmax(axis=-1)
+    y = np.asarray(y)  # in a scan, what jnp makes of concrete arrays is traced
+    counts, found = _counts(y, np), y.argmax(axis=-1)
     for c in range(len(counts)):
         rows = found[c][counts[c]]
         checks.require(rows.size > 0, where, f"block {c} of the batch has no rows; it needs some of class {c}")
