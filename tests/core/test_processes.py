@@ -111,7 +111,7 @@ def test_when_a_process_is_killed_the_others_end_within_a_minute(what):
     found = together(what)
     assert found[dead][0] == -9 and time.monotonic() - began < 100  # 90 s is the sleep of one that noticed nothing
     status, out, error = found[1 - dead]
-    assert out.endswith("met\n") and status == 5
+    assert status == 5 and (out.endswith("met\n") or dead == 0)  # the end of the first may come before that line
     assert last(error).startswith(f"error: process {1 - dead} of 2: another process is gone or cannot be reached")
     assert last(error).endswith("start all of them again with --resume")
 
