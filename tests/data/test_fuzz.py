@@ -48,7 +48,7 @@ def mutations(content, seed, rounds=ROUNDS):
     return (mutated(rng, content) for _ in range(rounds))
 
 
-NAMES = ["../outside.npy", "/tmp/outside.npy", "x_train", " ", "a/b.npy", "x.npy", "meta.npy", "y_train.npy"]
+NAMES = ["../outside.npy", "/outside.npy", "x_train", " ", "a/b.npy", "x.npy", "meta.npy", "y_train.npy"]
 WORDS = [(b"<", b">"), (b"f4", b"O"), (b"|u1", b"|O"), (b"False", b"True"), (b"(", b"(-"), (b"descr", b"shape")]
 
 
