@@ -18,7 +18,7 @@ from absl import flags
 from jax.flatten_util import ravel_pytree
 from ml_collections import config_flags
 
-from experiments import build, cli, experts
+from experiments import build, cli, experts, inputs
 from kipjax import checks, data
 from kipjax.core import losses
 from kipjax.io import trajectory
@@ -56,9 +56,9 @@ def train(config) -> None:
     folder, count = config.experts.path, config.experts.count
     checks.require(bool(folder), "config.experts", "path is empty; name the folder for the experts")
     checks.whole("config.experts", "count", count)
-    dataset = build.load(config)
-    preprocess = build.prepare(config, dataset)
-    task = build.task(dataset, preprocess)
+    dataset = inputs.load(config)
+    preprocess = inputs.prepare(config, dataset)
+    task = inputs.task(dataset, preprocess)
     model = build.network(config, task)
     meta = experts.identity(config, model, dataset) | {"recipe": _recipe(config)}
     x, labels = _images(config, task)

@@ -1,4 +1,4 @@
-"""From a config to the parts of an experiment: data, starting set, kernel, method, sampler."""
+"""From a config to an experiment: the data that ``inputs`` makes, and the method with its network or kernel."""
 
 import copy
 import inspect
@@ -10,34 +10,26 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from experiments import experts
+from experiments import experts, inputs
 from kipjax import checks, data, kernels, methods, models
 from kipjax.core import labels, loop, sharding
 from kipjax.evaluation import Task, protocols, train
-from kipjax.methods import sldd
 from kipjax.types import Batch, Distilled, Method, Preprocess, Sampler
 
 __all__ = [
     "Experiment",
-    "augmentation",
     "before_and_after",
     "experiment",
-    "foreign",
     "kernel",
     "kernel_arguments",
     "kernel_name",
     "kernel_spec",
-    "load",
     "memory",
     "network",
-    "part",
-    "prepare",
     "pretrained",
     "rehearse",
-    "sampler",
     "seeds",
     "slower",
-    "task",
     "trains_networks",
 ]
 
@@ -60,12 +52,12 @@ class Experiment(NamedTuple):
 
 def experiment(config: ml_collections.ConfigDict) -> Experiment:
     """Everything that a run needs, from its config. The starting set depends on ``config.seed`` alone."""
-    dataset = load(config)
-    preprocess = prepare(config, dataset)
+    dataset = inputs.load(config)
+    preprocess = inputs.prepare(config, dataset)
     checks.one_of("config", "data_on", config.data_on, ("each", "divided", "host"))
-    parts = task(dataset, preprocess, lazily=config.data_on != "each")
-    parts = _tested_on(parts, config.data.test_size)._replace(name=config.data.name)
-    method, starts = _method(config, parts, preprocess), [_start(config, parts, seed) for seed in seeds(config)]
+    parts = inputs.task(dataset, preprocess, lazily=config.data_on != "each")
+    parts = inputs.tested_on(parts, config.data.test_size)._replace(name=config.data.name)
+    method, starts = _method(config, parts, preprocess), [inputs.start(config, parts, seed) for seed in seeds(config)]
     over = sharding.for_run(config.devices)
     if config.batch.kind == "experts":  # a batch is one trajectory, which is not divided
         sample = sharding.on_every_device(experts.sampler(config, network(config, parts), dataset), over)
@@ -77,8 +69,8 @@ def experiment(config: ml_collections.ConfigDict) -> Experiment:
 def _targets(config, dataset, preprocess, parts, over):
     """The sampler of the targets, which lie on each device, divided over the devices, or on the host."""
     if config.data_on == "each":
-        return sharding.data_parallel(sharding.on_every_device(sampler(config.batch, parts), over), over)
-    numbers = sampler(config.batch, parts._replace(x_train=np.arange(len(parts.x_train))))
+        return sharding.data_parallel(sharding.on_every_device(inputs.sampler(config.batch, parts), over), over)
+    numbers = inputs.sampler(config.batch, parts._replace(x_train=np.arange(len(parts.x_train))))
     if config.data_on == "divided":
         return sharding.data_parallel(data.streaming.divided(numbers, parts.x_train, over), over)
     to_space = jax.tree_util.Partial(data.preprocess.apply, jax.tree.map(jnp.asarray, preprocess))
@@ -118,12 +110,12 @@ def before_and_after(
     checks.require(
         config.batch.kind != "experts", "config.batch", "experts are of all classes; choose a method without them"
     )
-    method, start = _method(config, parts, preprocess), _start(config, parts, seed)
+    method, start = _method(config, parts, preprocess), inputs.start(config, parts, seed)
     init_key, run_key = jax.random.split(jax.random.fold_in(jax.random.key(seed), 2))
     state = method.init(init_key, start)
     first = jax.tree.map(jnp.array, method.distilled(state))
     run = jax.jit(loop.steps(method, config.steps), donate_argnums=2)
-    state, _ = run(sampler(config.batch, parts), run_key, state, 0)
+    state, _ = run(inputs.sampler(config.batch, parts), run_key, state, 0)
     return first, jax.tree.map(jnp.asarray, method.distilled(state))
 
 
@@ -154,9 +146,9 @@ def _method(config, parts, preprocess):
     if options.get("decay_steps") == -1:
         options["decay_steps"] = config.steps
     if len(config.augment):
-        options["augment"] = augmentation(config.augment, preprocess)
+        options["augment"] = inputs.augmentation(config.augment, preprocess)
     if config.validation_ipc:
-        options["validation"] = _validation(config, parts)
+        options["validation"] = inputs.validation(config, parts)
     if config.pretrain.name:
         options["pretrained"] = pretrained(config, parts, jax.random.key(config.seed))
     first = network(config, parts) if trains_networks(config) else kernel(config, options)
@@ -173,43 +165,6 @@ def _require_all_in_order(config, n):
         f"accumulate is {parts}: the {n} targets must come in order, in that many batches; set --config.batch.kind="
         f"in_order, --config.batch.size to {n} / {parts} and --config.steps to a multiple of {parts}",
     )
-
-
-def load(config: ml_collections.ConfigDict) -> data.Dataset:
-    """The data set that ``config.data`` names, of whose training images some in a row may be all there are."""
-    source = config.data
-    dataset = data.load(source.name, data_dir=source.data_dir or None, image_size=source.image_size)
-    return part(dataset, source.train_start, source.train_size)
-
-
-def part(dataset: data.Dataset, start: int, size: int) -> data.Dataset:
-    """The data set with its training images ``start .. start + size - 1`` alone; all from ``start`` on for size 0."""
-    n = len(dataset.x_train)
-    checks.whole("config.data", "train_start", start, 0)
-    checks.whole("config.data", "train_size", size, 0)
-    stop = start + size if size else n
-    checks.require(
-        start < stop <= n,
-        "config.data",
-        f"train_start is {start} and train_size {size}, and there are {n} training images; choose rows among them",
-    )
-    return dataset._replace(x_train=dataset.x_train[start:stop], y_train=dataset.y_train[start:stop])
-
-
-def prepare(config: ml_collections.ConfigDict, dataset: data.Dataset) -> Preprocess:
-    """The preprocessing fitted on the training images."""
-    options = _options(config.data.preprocess, name="kind")
-    return data.preprocess.fit(dataset.x_train, config.data.preprocess.kind, **options)
-
-
-def task(dataset: data.Dataset, preprocess: Preprocess, *, lazily: bool = False) -> Task:
-    """The data set in preprocessed space; ``lazily``, training images stay pixels on the host until asked for."""
-    x_test = data.preprocess.apply(preprocess, dataset.x_test)
-    if lazily:
-        x_train: Any = data.streaming.Preprocessed(preprocess, dataset.x_train)
-    else:
-        x_train = data.preprocess.apply(preprocess, dataset.x_train)
-    return Task(x_train, dataset.y_train, x_test, dataset.y_test, dataset.num_classes)
 
 
 def trains_networks(config: ml_collections.ConfigDict) -> bool:
@@ -232,7 +187,7 @@ def network(config: ml_collections.ConfigDict, parts: Task):
 def pretrained(config: ml_collections.ConfigDict, parts: Task, key: jax.Array):
     """Networks trained on ``config.pretrain.name``, stacked, for images like those of ``parts``."""
     given = config.pretrain
-    x, labels_of = foreign(config, given.name, given.data_dir, parts.x_train.shape[1:])
+    x, labels_of = inputs.foreign(config, given.name, given.data_dir, parts.x_train.shape[1:])
     y = labels.one_hot(labels_of, parts.num_classes)
     protocol = protocols.NAMED["ld"]._replace(steps=given.steps, batch_size=256, learning_rate=given.learning_rate)
     protocol = protocol._replace(b1=given.get("b1", 0) or 0.9, halve_every=given.get("halve_every", 0))
@@ -240,19 +195,6 @@ def pretrained(config: ml_collections.ConfigDict, parts: Task, key: jax.Array):
     train_one = jax.jit(lambda k, x, y: train.fit(k, model, Distilled(x, y), protocol=protocol).variables)
     trained = [train_one(k, x, y) for k in jax.random.split(key, given.networks)]
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trained)
-
-
-def foreign(config: ml_collections.ConfigDict, name: str, data_dir: str, shape: tuple[int, ...]):
-    """Training images of another data set, preprocessed as ``config`` says and brought to ``shape``, and labels."""
-    dataset = data.load(name, data_dir=data_dir or config.data.data_dir or None)
-    x = np.asarray(data.preprocess.apply(prepare(config, dataset), dataset.x_train))
-    checks.require(
-        x.ndim == 4 and len(shape) == 3, "config", f"{name} has examples of shape {x.shape[1:]}; images are needed"
-    )
-    if x.shape[-1] != shape[-1]:
-        x = np.repeat(x.mean(axis=-1, keepdims=True), shape[-1], axis=-1)
-    resized = jax.image.resize(x, (len(x), *shape), "linear") if x.shape[1:] != tuple(shape) else x
-    return jnp.asarray(resized), dataset.y_train
 
 
 def kernel(config: ml_collections.ConfigDict, options: dict[str, Any] | None = None):
@@ -302,94 +244,8 @@ def kernel_name(spec: Any) -> str:
     return " ".join(str(spec[field]) for field in ("name", "get") if field in spec)
 
 
-def sampler(config: ml_collections.ConfigDict, parts: Task) -> Sampler:
-    """``sample(key) -> Batch`` of centred one-hot targets."""
-    y = labels.one_hot(parts.train_labels, parts.num_classes)
-    options = {"labels": parts.train_labels, "num_classes": parts.num_classes}
-    kinds = {
-        "all": lambda: data.samplers.uniform(parts.x_train, y, batch_size=len(y)),
-        "in_order": lambda: data.streaming.in_order(parts.x_train, y, batch_size=config.size),
-        "uniform": lambda: data.samplers.uniform(parts.x_train, y, batch_size=config.size),
-        "class_balanced": lambda: data.samplers.class_balanced(parts.x_train, y, batch_size=config.size, **options),
-        "per_class": lambda: data.samplers.per_class(parts.x_train, y, batch_size=config.size, fill=True, **options),
-    }
-    checks.one_of("config.batch", "kind", config.kind, kinds)
-    return kinds[config.kind]()
-
-
-def augmentation(config: ml_collections.ConfigDict, preprocess: Preprocess):
-    """``augment(key, x) -> x`` from the fields of ``config.augment``; values in pixel units are applied to pixels."""
-    options = {"rotation": 0.0, "shift": 0.0, "flip": False, "channel_shift": 0.0, "fraction": 1.0}
-    options |= {"crop": 0, "crop_mode": "reflect"}
-    for name, value in config.items():
-        checks.one_of("config.augment", "field", name, options)
-        options[name] = value
-    stages = []
-    if options["rotation"] or options["shift"]:  # in one interpolation, as Keras' ImageDataGenerator does it
-        shift = options["shift"]
-        stages.append(data.augment.warp(max_degrees=options["rotation"], height=shift, width=shift))
-    if options["crop"]:
-        stages.append(data.augment.pad_crop(options["crop"], mode=options["crop_mode"]))
-    if options["flip"]:
-        stages.append(data.augment.flip())
-    if options["channel_shift"]:
-        stages.append(data.augment.channel_shift(options["channel_shift"]))
-    augment = data.augment.compose(*stages)
-    black = bool(options["crop"]) and options["crop_mode"] == "constant"  # what is padded is 0 in pixels
-    if preprocess.zca is not None or options["channel_shift"] or black:
-        augment = data.augment.in_pixel_space(preprocess, augment)
-    return data.augment.on_fraction(augment, options["fraction"])
-
-
-def _tested_on(parts, size):
-    """The first ``size`` test examples, or all for 0."""
-    checks.whole("config.data", "test_size", size, 0)
-    return parts._replace(x_test=parts.x_test[:size], test_labels=parts.test_labels[:size]) if size else parts
-
-
-def _validation(config, parts):
-    """Random training images on which a method picks its step."""
-    key = jax.random.fold_in(jax.random.key(config.seed), 1)
-    options = {"ipc": config.validation_ipc, "num_classes": parts.num_classes}
-    return Batch(*data.initial.real(key, parts.x_train, parts.train_labels, **options)[:2])
-
-
-def _start(config, parts, seed):
-    key = jax.random.fold_in(jax.random.key(seed), 0)
-    one = config.init.kind != "class_means" or config.init.ipc == 1
-    checks.require(one, "config.init", f"ipc is {config.init.ipc}; class_means has one image per class, set ipc to 1")
-    ipc, k = config.init.ipc, parts.num_classes
-    options = {"num_classes": k, "scale": config.init.scale, "centered": config.init.centered}
-    std = config.init.std or None
-    kinds = {
-        "real": lambda: data.initial.real(key, parts.x_train, parts.train_labels, ipc=ipc, **options),
-        "noise": lambda: data.initial.noise(key, parts.x_train.shape[1:], ipc=ipc, std=std, **options),
-        "class_means": lambda: data.initial.class_means(parts.x_train, parts.train_labels, **options),
-    }
-    checks.one_of("config.init", "kind", config.init.kind, kinds)
-    if config.init.base:
-        x, _ = foreign(config, config.init.base, config.init.base_dir, parts.x_train.shape[1:])
-        checks.within("config.init", "ipc times the classes", ipc * k, 1, len(x))
-        rows = data.draw.without_replacement(key, ipc * k, len(x))
-        return Distilled(x[rows], labels.one_hot(np.arange(k).repeat(ipc), k, centered=False))
-    return _labelled(key, config.init, jax.tree.map(jnp.asarray, kinds[config.init.kind]()))
-
-
-def _labelled(key, init, start):
-    """The rows of the first ``init.classes`` classes, with starting labels by ``init.labels``."""
-    k, labels_of = start.y.shape[1], init.get("labels", "")
-    kept = init.get("classes", 0) or k
-    checks.whole("config.init", "classes", kept)
-    checks.within("config.init", "classes", kept, 1, k)
-    start = start._replace(x=start.x[: kept * init.ipc], y=start.y[: kept * init.ipc])
-    if not labels_of:
-        return start
-    classes = np.asarray(labels.classes(start.y))
-    return start._replace(y=sldd.initial_labels(jax.random.fold_in(key, 1), classes, k, labels_of))
-
-
-def _options(config, name="name"):
-    return {field: value for field, value in config.to_dict().items() if field != name}
+def _options(config):
+    return {field: value for field, value in config.to_dict().items() if field != "name"}
 
 
 def _call(what, table, name, first, options):

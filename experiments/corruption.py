@@ -13,7 +13,7 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
-from experiments import build, cli, findings, plots, tables
+from experiments import build, cli, findings, inputs, plots, tables
 from kipjax import checks, models
 from kipjax.evaluation import metrics, protocols, train
 
@@ -33,11 +33,9 @@ def main() -> None:
     findings.folder()
     config, fractions = FLAGS.config, _fractions()
     checks.require("rho" in config.method, "--config", f"{config.method.name} has no rho; choose kip or rfad")
-    dataset = build.load(config)
-    preprocess = build.prepare(config, dataset)
-    task = build.task(dataset, preprocess)
-    size = config.data.test_size or len(task.x_test)
-    task = task._replace(x_test=task.x_test[:size], test_labels=task.test_labels[:size], name=config.data.name)
+    dataset = inputs.load(config)
+    preprocess = inputs.prepare(config, dataset)
+    task = inputs.tested_on(inputs.task(dataset, preprocess), config.data.test_size)._replace(name=config.data.name)
     rows = []
     for rho in fractions:
         config.method.rho = rho

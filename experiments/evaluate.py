@@ -21,7 +21,7 @@ import jax
 from absl import flags
 from absl.flags import FLAGS
 
-from experiments import build, cli, report, scoring, tables
+from experiments import build, cli, inputs, report, scoring, tables
 from kipjax import checks, kernels, models
 from kipjax.evaluation import (
     PROTOCOLS,
@@ -114,7 +114,7 @@ def main() -> None:
             dataset[source] = report.load(source, FLAGS.data_dir)
         name = source.name
         _compare_data(path, made, dataset[source])
-        task = _first(build.task(dataset[source], made.preprocess), FLAGS.test_size)._replace(name=name)
+        task = inputs.tested_on(inputs.task(dataset[source], made.preprocess), FLAGS.test_size)._replace(name=name)
         scored.append(Scored(path, made, task, _score(made, task)))
     print(_matrix(scored) if FLAGS.protocol in MATRICES else _lines(scored))
     if FLAGS.out:
@@ -260,10 +260,6 @@ def _compare_data(path, made, dataset):
     expected = made.meta.get("data_fingerprint")
     if expected and expected != report.fingerprint(dataset):
         print(f"warning: {path} was distilled from other training data than {made.meta['dataset']} is here")
-
-
-def _first(task, size):
-    return task._replace(x_test=task.x_test[:size], test_labels=task.test_labels[:size]) if size else task
 
 
 def _lines(scored):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from experiments import build, scoring
+from experiments import build, inputs, scoring
 from kipjax import checks, data, kernels
 from kipjax.evaluation import Result, krr, metrics, protocols
 from kipjax.io import artifact as artifacts
@@ -84,7 +84,7 @@ def source(path: str, made: artifacts.Artifact) -> Source:
 def load(found: Source, data_dir: str | None) -> data.Dataset:
     """That data set."""
     whole = data.load(found.name, data_dir=data_dir, image_size=found.image_size)
-    return build.part(whole, found.train_start, found.train_size)
+    return inputs.part(whole, found.train_start, found.train_size)
 
 
 def fingerprint(dataset: data.Dataset) -> str:

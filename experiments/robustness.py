@@ -21,7 +21,7 @@ import numpy as np
 from absl import flags
 from ml_collections import config_flags
 
-from experiments import build, cli, findings, report, tables
+from experiments import build, cli, findings, inputs, report, tables
 from kipjax import checks, models
 from kipjax.evaluation import krr, metrics, robustness
 from kipjax.io import charts
@@ -83,7 +83,7 @@ def _given():
     sets = []
     for item in findings.inputs(FLAGS.artifact):
         dataset = report.load(item.source, FLAGS.data_dir)
-        task = _tested(build.task(dataset, item.made.preprocess), item.source.name)
+        task = _tested(inputs.task(dataset, item.made.preprocess), item.source.name)
         method = str(item.made.meta.get("method", "?"))
         sets.append((method, jax.tree.map(jnp.asarray, item.made.distilled), [], task))
     return sets
@@ -92,9 +92,9 @@ def _given():
 def _made():
     """The same of a config."""
     config = FLAGS.config
-    dataset = build.load(config)
-    preprocess = build.prepare(config, dataset)
-    task = _tested(build.task(dataset, preprocess), config.data.name)
+    dataset = inputs.load(config)
+    preprocess = inputs.prepare(config, dataset)
+    task = _tested(inputs.task(dataset, preprocess), config.data.name)
     sizes = findings.whole_numbers("ipc") or [config.init.ipc]
     sets = []
     for ipc in sizes:
@@ -106,8 +106,7 @@ def _made():
 
 
 def _tested(task, name):
-    size = FLAGS.test_size or len(task.x_test)
-    return task._replace(x_test=task.x_test[:size], test_labels=task.test_labels[:size], name=name)
+    return inputs.tested_on(task, FLAGS.test_size)._replace(name=name)
 
 
 def _models(task):

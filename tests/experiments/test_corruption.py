@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import build
+from experiments import build, inputs
 from tests.experiments.test_distill import load
 from tests.experiments.test_mia import cli
 
@@ -14,9 +14,9 @@ from tests.experiments.test_mia import cli
 def test_both_sets_have_the_same_noise():
     config = load("configs/kip/digits.py")
     config.method.rho = 0.75
-    dataset = build.load(config)
-    preprocess = build.prepare(config, dataset)
-    task = build.task(dataset, preprocess)
+    dataset = inputs.load(config)
+    preprocess = inputs.prepare(config, dataset)
+    task = inputs.task(dataset, preprocess)
     before, after = (np.asarray(made.x) for made in build.before_and_after(config, task, preprocess, 3))
     frozen = before == after
     assert frozen.reshape(10, -1).sum(axis=1).tolist() == [48] * 10, "three quarters of the 64 coordinates of each"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import kipjax
-from experiments import build, trainer
+from experiments import inputs, trainer
 from kipjax.evaluation import krr, train
 from kipjax.kernels import infinite
 from tests.experiments.test_distill import load
@@ -150,7 +150,7 @@ def test_a_protocol_trains_networks_on_the_set_and_on_random_images(runs, tmp_pa
         line = f"{100 * row['accuracy']['mean']:.2f} ± {100 * row['accuracy']['std']:.2f} % (n=2)"
         assert line in done.stdout
     made, data = kipjax.load(path), kipjax.data.load("digits")
-    parts = build.task(data, made.preprocess)
+    parts = inputs.task(data, made.preprocess)
     parts = parts._replace(x_test=parts.x_test[:100], test_labels=parts.test_labels[:100])
     by_hand = train.evaluate(made.distilled, parts, train.build("mlp", parts), seeds=2, subset_seeds=0)
     np.testing.assert_allclose(rows[0]["mses"], by_hand[0].mses, rtol=1e-4)

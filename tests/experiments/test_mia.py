@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import kipjax
-from experiments import build, report, trainer
+from experiments import inputs, report, trainer
 from tests.experiments.test_distill import load
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -34,13 +34,13 @@ def chunk_run(tmp_path_factory):
 def test_a_part_of_the_training_set_is_those_rows_and_no_others():
     config, whole = load("configs/kip/digits.py"), kipjax.data.load("digits")
     config.data.train_start, config.data.train_size = 400, 400
-    part = build.load(config)
+    part = inputs.load(config)
     np.testing.assert_array_equal(part.x_train, whole.x_train[400:800])
     np.testing.assert_array_equal(part.y_train, whole.y_train[400:800])
     np.testing.assert_array_equal(part.x_test, whole.x_test)
     config.data.train_start = 1200
     with pytest.raises(kipjax.checks.InputError, match="choose rows among them"):
-        build.load(config)
+        inputs.load(config)
 
 
 def test_one_command_makes_table_plot_and_results(chunk_run, tmp_path):
