@@ -34,6 +34,8 @@ flags.mark_flag_as_required("config")
 
 
 def main() -> None:
+    for flag in ("features", "ipc"):
+        checks.require(bool(FLAGS[flag].value), f"--{flag}", "the list is empty; give at least one")
     rows, sizes = [], [_whole(text) for text in FLAGS.ipc]
     name = FLAGS.config.method.name
     checks.require(name == "krr_exact", "--config", f"method.name is {name!r}; expected a config of krr_exact")

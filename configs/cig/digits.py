@@ -1,4 +1,4 @@
-"""CIG on the embedded digits, 10 images (variant ``10``: 100), beside ``configs/rcig/digits.py``. Not run here.
+"""CIG on the embedded digits, 10 images (variant ``10``: 100), beside ``configs/rcig/digits.py``. Results: RESULTS.md.
 
 python -m experiments.distill --config=configs/cig/digits.py --workdir=runs/cig_digits
 

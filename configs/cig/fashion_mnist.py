@@ -1,4 +1,4 @@
-"""CIG: RCIG without its reparameterisation, on Fashion-MNIST, 10 images. Not run here.
+"""CIG: RCIG without its reparameterisation, on Fashion-MNIST, 10 images. 250 steps: RESULTS.md.
 
 python -m experiments.distill --config=configs/cig/fashion_mnist.py --workdir=runs/cig_fashion_mnist
 

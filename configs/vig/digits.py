@@ -1,4 +1,4 @@
-"""VIG: implicit gradients of the network itself, on the embedded digits. Not run here.
+"""VIG: implicit gradients of the network itself, on the embedded digits. Results: RESULTS.md.
 
 python -m experiments.distill --config=configs/vig/digits.py --workdir=runs/vig_digits
 

@@ -1,4 +1,4 @@
-"""VIG: implicit gradients of the network itself, on Fashion-MNIST, 10 images. Not run here.
+"""VIG: implicit gradients of the network itself, on Fashion-MNIST, 10 images. 250 steps: RESULTS.md.
 
 python -m experiments.distill --config=configs/vig/fashion_mnist.py --workdir=runs/vig_fashion_mnist
 

@@ -234,6 +234,9 @@ def from_regularized(
     where = "exact.from_regularized"
     (h_reg,) = _matrices(where, reg, h_reg=h_reg)
     checks.one_of(where, "root", root, ROOTS)
+    if not checks.is_traced(reg):
+        name = "reg, for the smaller root," if root == "smaller" else "reg"
+        checks.at_least(where, name, float(reg), 0.0, strict=root == "smaller")
     if not checks.is_traced(h_reg, reg):
         values = jnp.linalg.svd(h_reg, compute_uv=False)
         kept = values[values > _cutoff(h_reg, rcond) * values[0]]

@@ -135,12 +135,20 @@ def adam(
     )
 
 
-def cholesky(matrix: jax.Array, b: jax.Array, *, solve_dtype: Any = "float64", tol: float = 1e-3) -> Solution:
-    """A direct solve by the Cholesky factor of ``matrix [d, d]``, ``b [d]`` or ``[d, k]``.
+def cholesky(
+    matrix: jax.Array,
+    b: jax.Array,
+    *,
+    ridge: float | jax.Array = 0.0,
+    solve_dtype: Any = "float64",
+    tol: float = 1e-3,
+) -> Solution:
+    """A direct solve by the Cholesky factor of ``matrix + ridge I``, ``matrix [d, d]``, ``b [d]`` or ``[d, k]``.
 
     Args:
-      matrix: symmetric positive definite.
+      matrix: symmetric, positive definite with the ridge.
       b: right-hand sides.
+      ridge: added in the precision of the solve, as it may be lost in the rounding of a diagonal of float32.
       solve_dtype: precision of factor and solve; ``None`` for that of the matrix.
       tol: residual up to which the solution is ``ok``.
 
@@ -155,14 +163,20 @@ def cholesky(matrix: jax.Array, b: jax.Array, *, solve_dtype: Any = "float64", t
     checks.same_length("linear_solve.cholesky", "matrix", matrix, "b", b)
 
     def solve(_, rhs):
-        def factorised(matrix, rhs):
-            return jax.scipy.linalg.cho_solve((jnp.linalg.cholesky(matrix), True), rhs)
+        def factorised(matrix, ridge, rhs):
+            system = matrix + ridge * jnp.eye(len(matrix), dtype=matrix.dtype)
+            return jax.scipy.linalg.cho_solve((jnp.linalg.cholesky(system), True), rhs)
 
-        return precision.run_in(solve_dtype, factorised, lax.stop_gradient(matrix), rhs)
+        return precision.run_in(solve_dtype, factorised, *lax.stop_gradient((matrix, ridge)), rhs)
+
+    ridge = jnp.asarray(ridge, jnp.result_type(matrix))
+
+    def product(v):
+        return matrix @ v + ridge * v
 
     # Derivatives are those of the linear system, whatever precision it is solved in.
-    value = lax.custom_linear_solve(lambda v: matrix @ v, b, solve, symmetric=True)
-    return _solution(lambda v: matrix @ v, b, value, tol)
+    value = lax.custom_linear_solve(product, b, solve, symmetric=True)
+    return _solution(product, b, value, tol)
 
 
 def _solution(matvec, b, value, tol):

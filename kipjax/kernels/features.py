@@ -7,7 +7,7 @@ from collections.abc import Callable
 import jax
 
 from kipjax.core import linearize
-from kipjax.kernels.basic import FeatureMap
+from kipjax.kernels.basic import FeatureMap, inner
 from kipjax.types import KernelFn, PyTree
 
 __all__ = ["empirical_ntk", "last_layer"]
@@ -39,6 +39,6 @@ def empirical_ntk(apply: Callable[[PyTree, jax.Array], jax.Array], params: PyTre
     def kernel_fn(x1: jax.Array, x2: jax.Array) -> jax.Array:
         k = jax.eval_shape(apply, params, x1).shape[1]
         j1 = rows(x1)
-        return j1 @ (j1 if x1 is x2 else rows(x2)).T / k
+        return inner(j1, j1 if x1 is x2 else rows(x2)) / k
 
     return kernel_fn

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from kipjax import checks
 from kipjax.core import linearize
+from kipjax.kernels.basic import inner
 from kipjax.types import KernelFn, PyTree
 
 __all__ = ["draw", "kernel"]
@@ -32,7 +33,7 @@ def kernel(features: Callable[[jax.Array], jax.Array], *, w_var: float = 2.0, b_
     def kernel_fn(x1: jax.Array, x2: jax.Array) -> jax.Array:
         h1 = features(x1)
         h2 = h1 if x1 is x2 else features(x2)
-        return w_var * (h1 @ h2.T) / h1.shape[1] + b_var
+        return w_var * inner(h1, h2) / h1.shape[1] + b_var
 
     return kernel_fn
 

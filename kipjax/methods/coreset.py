@@ -94,6 +94,7 @@ def make(
     )
     for name, value in (("draws", draws), ("score_size", score_size), ("block_size", block_size)):
         checks.whole(where, name, value)
+    precision.check(where, "solve_dtype", solve_dtype)
     checks.at_least(where, "reg", reg, 0.0)
     checks.one_of(where, "reg_unit", reg_unit, krr.REG_UNITS)
     checks.at_least(where, "leverage_reg", leverage_reg, 0.0, strict=True)
@@ -129,6 +130,7 @@ def make(
 
     def step(key, state, batch):
         check_batch("coreset.step", state, batch)
+        batch = _inputs.typed(state.x, batch)
         ipc = state.x.shape[0] // state.y.shape[1]
         if select not in _MADE:
             return chosen(state, batch, choose(key, batch, ipc))

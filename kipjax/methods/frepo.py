@@ -19,6 +19,7 @@ from flax import linen as nn
 
 from kipjax import checks
 from kipjax.core import krr, labels, losses, precision
+from kipjax.kernels import basic
 from kipjax.methods import _pooled
 from kipjax.methods._pooled import PoolOptions
 from kipjax.models import network
@@ -59,7 +60,8 @@ def outer_loss(
     References:
       arXiv:2206.00719, equation (5).
     """
-    predictions = krr.predict(h_s @ h_s.T, h_t @ h_s.T, y_s, reg=reg, reg_unit=reg_unit, solve_dtype=solve_dtype)
+    k_ss, k_ts = basic.inner(h_s, h_s), basic.inner(h_t, h_s)
+    predictions = krr.predict(k_ss, k_ts, y_s, reg=reg, reg_unit=reg_unit, solve_dtype=solve_dtype)
     return batch.y.shape[1] * losses.mse(predictions, batch.y), losses.accuracy(predictions, batch.y)
 
 

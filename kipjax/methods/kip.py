@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import optax
 
 from kipjax import checks
-from kipjax.core import krr, loop, losses
+from kipjax.core import krr, loop, losses, precision
 from kipjax.kernels import batching, family
 from kipjax.methods import _inputs
 from kipjax.types import Batch, Distilled, KernelFn, Method, PyTree
@@ -167,6 +167,7 @@ def make(
     checks.at_least("kip.make", "learning_rate", learning_rate, 0.0, strict=True)
     checks.at_least("kip.make", "reg", reg, 0.0)
     checks.one_of("kip.make", "reg_unit", reg_unit, krr.REG_UNITS)
+    precision.check("kip.make", "solve_dtype", solve_dtype)
     checks.within("kip.make", "rho", rho, 0.0, 1.0)
     checks.one_of("kip.make", "fill", fill, FILLS)
     checks.whole("kip.make", "block_size", block_size, 0)

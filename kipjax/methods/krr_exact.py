@@ -116,6 +116,7 @@ def make(
       NeurIPS 2024 (WI2VpcBdnd), algorithm 1.
     """
     where = "krr_exact.make"
+    precision.check(where, "dtype", dtype)
     _check_options(where, kernel_fn, images, labels, relabel, reg, root, validation, teacher_reg, regs, block_size)
     feature_map: Any = kernel_fn
     options = _Options(images, labels, reg, root)
@@ -156,12 +157,22 @@ def make(
         found, obstacle = [], feature_map.obstacle(tuple(shape))
         if state.reg < reg * (1 - 1e-6):
             found.append(f"reg is {reg:g}, above its bound {float(state.reg):g}, and was clamped to it")
-        if obstacle and images != "fixed" and state.error > 10 * float(jnp.finfo(state.x.dtype).eps) ** 0.5:
+        if state.error <= 10 * float(jnp.finfo(state.x.dtype).eps) ** 0.5:
+            return found
+        ranks = [int(np.linalg.matrix_rank(np.asarray(a, np.float64), rtol=1e-5)) for a in (state.y, state.weights)]
+        far = f"with {m} points |W_S - W| / |W| is {float(state.error):.2g}"
+        enough = f"points as many as features ({p}) make it 0"
+        if images == "fixed":
+            found.append(f"the images stay as they are, and {far}; {enough}")
+        elif ranks[0] < ranks[1]:
+            found.append(f"the labels of the set have rank {ranks[0]}, the weights {ranks[1]}, and {far}; give others")
+        elif obstacle:
             found.append(
                 f"{feature_map.name} cannot be inverted on examples of shape {tuple(shape)}: {obstacle}; labels were "
-                f"solved anew, and with {m} points |W_S - W| / |W| is {float(state.error):.2g}; points as many as "
-                f"features ({p}) make it 0"
+                f"solved anew, and {far}; {enough}"
             )
+        else:
+            found.append(f"the set is not exact: {far}; solve in float64, or with fewer points")
         return found
 
     def usage(state):

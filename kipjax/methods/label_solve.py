@@ -95,6 +95,7 @@ def make(
     checks.require(callable(kernel_fn), "label_solve.make", f"kernel_fn is {kernel_fn!r}; expected one kernel")
     checks.at_least("label_solve.make", "reg", reg, 0.0)
     checks.one_of("label_solve.make", "reg_unit", reg_unit, krr.REG_UNITS)
+    precision.check("label_solve.make", "dtype", dtype)
     checks.whole("label_solve.make", "block_size", block_size)
     checks.whole("label_solve.make", "accumulate", accumulate)
 

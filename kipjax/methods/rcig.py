@@ -158,7 +158,7 @@ def make(
       ema_decay: of the average over steps that is the result; 0 for the last iterate.
       subsample: take the gradient of the images through so many of them, drawn at random and weighted by ``n`` over
         their number, which leaves it unbiased and bounds its memory (section 3.5); 0 for all.
-      repeats: average so many of such gradients.
+      repeats: average so many of such gradients; more than one needs ``subsample``.
       block_size: images in one forward pass at most; more are done in blocks, which derivatives compute anew. 0: all.
       pool_size, pool_steps, pool_max_age, pool_learning_rate, pool_batch_size: as in ``_pooled.PoolOptions``.
       solve_dtype: precision of factorisations.
@@ -181,6 +181,11 @@ def make(
     for name, count in (("inner_steps", inner_steps), ("hessian_steps", hessian_steps), ("subsample", subsample)):
         checks.whole(where, name, count, 0)
     checks.whole(where, "repeats", repeats)
+    checks.require(
+        repeats == 1 or subsample > 0,
+        where,
+        f"repeats is {repeats} and subsample 0; all images give the same gradient each time: set subsample",
+    )
     checks.whole(where, "block_size", block_size, 0)
     checks.whole(where, "cg_steps", cg_steps)
     checks.at_least(where, "cg_tol", cg_tol, 0.0, strict=True)
@@ -205,7 +210,8 @@ def make(
         order = jax.random.permutation(shuffle_key, m) if 0 < subsample < m else jnp.arange(m)
         shuffled = learned._replace(x=learned.x[order], y=learned.y[order])
         net = _Net(model, variables, block_size)
-        inner, hyper, memory = form(key, net, shuffled, memory, batch, options)
+        with jax.default_matmul_precision("highest"):  # on GPUs the default keeps three digits, too few for a ridge
+            inner, hyper, memory = form(key, net, shuffled, memory, batch, options)
         total = hyper.total
         total = total._replace(x=jnp.zeros_like(total.x).at[order].set(total.x), y=total.y[jnp.argsort(order)])
         return total, memory, Info(hyper.value, hyper.aux, inner.residual, hyper.solution.residual)
@@ -331,10 +337,10 @@ def _dense_form(key, net, learned, memory, batch, options):
     _require_room(n * k, net, x_s, options.dense_limit)
     h = net.of(net.body, x_s)[1]
     g = linearize.ntk(linearize.jacobian(lambda body, x: net.of(body, x)[0], net.body, x_s))
-    g = g + jnp.kron(h @ h.T, jnp.eye(k, dtype=h.dtype)) + lam * jnp.eye(n * k, dtype=h.dtype)
+    g = g + jnp.kron(h @ h.T, jnp.eye(k, dtype=h.dtype))
 
     def solver(b):
-        found = linear_solve.cholesky(g, b.ravel(), solve_dtype=options.solve_dtype)
+        found = linear_solve.cholesky(g, b.ravel(), ridge=lam, solve_dtype=options.solve_dtype)
         return found._replace(value=found.value.reshape(b.shape))
 
     return *_dual_form(solver, net, learned, batch, options), memory
@@ -403,8 +409,11 @@ def _quadratic(net, learned, lam, options):
     jac = linearize.products(net.of, net.body, x_s)
     h = jac.value[1]
     scale, none = lam / y_s.size, jnp.zeros_like(h)
-    system = h @ h.T + lam * jnp.eye(h.shape[0], dtype=h.dtype)
-    inverse = precision.run_in(options.solve_dtype, jnp.linalg.inv, system)
+
+    def inverted(k_ss):
+        return jnp.linalg.inv(k_ss + lam * jnp.eye(len(k_ss), dtype=k_ss.dtype))
+
+    inverse = precision.run_in(options.solve_dtype, inverted, h @ h.T)
 
     def pull(u):
         return jac.vjp((u, none))

@@ -52,6 +52,18 @@ def test_cholesky_solves_in_float64_and_says_when_it_cannot():
     assert np.isnan(failed.value).all()
 
 
+def test_a_ridge_below_the_rounding_of_the_diagonal_counts():
+    """A flat direction of a float32 matrix: its solution is b / ridge, and the residual is that of the whole system."""
+    a, b = jnp.asarray([[1e4, 1e4], [1e4, 1e4]], jnp.float32), jnp.asarray([1.0, -1.0], jnp.float32)
+    found = linear_solve.cholesky(a, b, ridge=1e-4)
+    np.testing.assert_allclose(found.value, 1e4 * b, rtol=1e-3)
+    assert not np.allclose(linear_solve.cholesky(a + 1e-4 * jnp.eye(2, dtype=a.dtype), b).value, 1e4 * b, rtol=0.5)
+    a, b = system()
+    np.testing.assert_allclose(
+        linear_solve.cholesky(a, b, ridge=0.3).value, jnp.linalg.solve(a + 0.3 * jnp.eye(len(a)), b), rtol=1e-9
+    )
+
+
 def test_too_few_steps_are_told_by_the_residual():
     a, b = system(20)
     found = linear_solve.cg(lambda v: a @ v, b, tol=1e-10, max_steps=2)

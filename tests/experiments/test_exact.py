@@ -6,7 +6,16 @@ import pathlib
 import subprocess
 import sys
 
+import pytest
+
 ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("flag", ["ipc", "features"])
+def test_nothing_to_do_is_said(flag):
+    command = [sys.executable, "-m", "experiments.exact", "--config=configs/krr_exact/digits.py", f"--{flag}="]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and f"--{flag}: the list is empty; give at least one" in done.stderr
 
 
 def test_a_row_says_that_teacher_and_set_agree(tmp_path):

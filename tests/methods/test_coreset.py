@@ -129,6 +129,7 @@ def test_a_network_chooses_real_images_of_each_class(select):
         (lambda: coreset.make(kernels.get("rbf"), select="k_means"), "k_means needs features"),
         (lambda: coreset.make(LINEAR, draws=0), "draws is 0"),
         (lambda: coreset.make(LINEAR, leverage_reg=0.0), "leverage_reg is 0.0"),
+        (lambda: coreset.make(LINEAR, solve_dtype="foo"), "solve_dtype is 'foo'; choose"),
         (lambda: run(coreset.make(LINEAR, select="class_means")), "set ipc to 1"),
         (lambda: run(coreset.make(LINEAR), ipc=11), "class 2 has 10 images in the batch and 11 are to be chosen"),
         (lambda: run(coreset.make(LINEAR), ipc=16), "48 images cannot be chosen from a batch of 45"),
@@ -162,6 +163,19 @@ def test_under_jit_a_class_that_is_too_small_takes_nothing_from_others(select):
     assert rows[1, -1] == -1
     with pytest.raises(checks.InputError, match=f"class 1 has {ipc - 1} images in the batch and {ipc} are to be"):
         method.step(jax.random.key(0), state, batch)
+
+
+@pytest.mark.parametrize("select", coreset.SELECTIONS)
+def test_images_of_whole_numbers_are_taken_as_numbers(select):
+    """Bytes, as a data set has them before it is preprocessed."""
+    pixels = np.asarray(jnp.clip(BATCH.x * 40 + 128, 0, 255)).astype(np.uint8)
+    method = coreset.make(LINEAR, select=select, draws=2, score_size=5)
+    state = method.init(jax.random.key(0), start(1))
+    bytes_, floats = (
+        method.step(jax.random.key(0), state, BATCH._replace(x=jnp.asarray(x)))[0]
+        for x in (pixels, pixels.astype(np.float32))
+    )
+    np.testing.assert_array_equal(bytes_.x, floats.x)
 
 
 def test_copies_of_an_image_do_not_make_one_row_stand_for_two_clusters():

@@ -170,6 +170,7 @@ def test_theorem_1_a_linear_kernel_reaches_the_least_squares_classifier(x64, see
         ({"reg_unit": "relative"}, "choose one of trace, absolute"),
         ({"rho": 1.5}, "rho is 1.5; it must lie between 0.0 and 1.0"),
         ({"fill": "ones"}, "choose one of uniform, zeros"),
+        ({"solve_dtype": "foo"}, "solve_dtype is 'foo'; choose"),
         ({"decay_steps": -1}, "decay_steps is -1"),
     ],
 )

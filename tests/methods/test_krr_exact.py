@@ -144,6 +144,23 @@ def test_what_cannot_be_exact_is_said_with_the_layer_and_the_error(x64):
             assert "layer 1 maps 16 entries to 20" in said[0] and f"is {float(info.error):.2g}" in said[0]
 
 
+@pytest.mark.parametrize(
+    ("options", "change", "words"),
+    [
+        ({"images": "fixed"}, lambda s, b: (s, b), "the images stay as they are, and with 3 points"),
+        ({"labels": "teacher"}, lambda s, b: (Distilled(s.x[:1].repeat(3, 0), 0 * s.y), b), "have rank 0, the weights"),
+        ({}, lambda s, b: (s, b._replace(y=b.y + 1 / K)), "the labels of the set have rank 2, the weights 3"),
+    ],
+)
+def test_a_set_that_is_not_exact_says_so_though_all_features_can_be_reached(options, change, words, x64):
+    """Under jit, where labels are not known."""
+    start, batch = change(*problem(3))
+    method = krr_exact.make(kernels.get("linear"), **options)
+    state, info = jax.jit(method.step)(jax.random.key(0), method.init(jax.random.key(0), start), batch)
+    (said,) = method.usage(state)["remarks"]
+    assert info.error > 0.1 and words in said and f"is {float(info.error):.2g}" in said
+
+
 @pytest.mark.parametrize("m", [3, 6, 12])
 @pytest.mark.parametrize("labels", ["given", "teacher"])
 def test_a_clamped_set_of_real_images_is_exact_too(m, labels, x64):
@@ -211,6 +228,7 @@ def labelled(y):
         ({"validation": 1.0}, "validation is 1.0"),
         ({"regs": (1.0, 0.1)}, "give ridges in ascending order"),
         ({"block_size": 0}, "block_size is 0"),
+        ({"dtype": "foo"}, "dtype is 'foo'; choose"),
         ({}, "y_s has 3 columns and y_t has 2"),
     ],
 )

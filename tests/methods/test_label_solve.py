@@ -56,6 +56,7 @@ def test_bad_input():
         ({"reg": -1.0}, "reg is -1.0"),
         ({"block_size": 0}, "block_size is 0"),
         ({"reg_unit": "?"}, "choose"),
+        ({"dtype": "float16"}, "dtype is 'float16'; choose"),
     ]:
         with pytest.raises(checks.InputError, match=words):
             label_solve.make(basic.rbf(), **options)

@@ -115,6 +115,8 @@ def test_it_is_the_finite_difference_of_the_closed_form(x64):
         np.testing.assert_allclose(getattr(found.total, name)[index], numeric, rtol=1e-5, atol=1e-9)
         wrong = getattr(found.direct, name)[index] - getattr(found.implicit, name)[index]  # equation (1) as printed
         assert abs(wrong - numeric) > 10 * abs(getattr(found.total, name)[index] - numeric)
+    warmer, colder = (loss(learned._replace(log_temp=learned.log_temp + s)) for s in (1e-5, -1e-5))
+    np.testing.assert_allclose(found.total.log_temp, (warmer - colder) / 2e-5, rtol=1e-5)
 
 
 def test_the_papers_solver_converges_to_the_exact_gradient(x64):
@@ -309,6 +311,16 @@ def test_batch_norm_trains_with_batches_and_linearises_with_running_statistics()
     assert np.isfinite(info.loss)
 
 
+@pytest.mark.parametrize("solve", rcig.SOLVERS)
+def test_products_keep_all_digits_on_accelerators(solve):
+    """Their default keeps three, which the ridge does not survive."""
+    method = rcig.make(networks.Small(K), solve=solve, pool_size=1, inner_step_size=0.1, hessian_step_size=0.1)
+    start, batch = batch32()
+    state = jax.eval_shape(method.init, jax.random.key(0), start)
+    text = str(jax.make_jaxpr(method.step)(jax.random.key(0), state, batch))
+    assert "precision=Precision.HIGHEST" in text or "precision=(Precision.HIGHEST" in text
+
+
 class Bare(networks.nn.Module):
     @networks.nn.compact
     def __call__(self, x):
@@ -334,6 +346,7 @@ class Headless(networks.nn.Module):
         (lambda: rcig.make(networks.Small(K), solve_dtype="foo"), "solve_dtype is 'foo'; choose"),
         (lambda: rcig.make(networks.Small(K), block_size=-1), "rcig.make: block_size is -1"),
         (lambda: rcig.make(networks.Small(K), cg_steps=0), "rcig.make: cg_steps is 0"),
+        (lambda: rcig.make(networks.Small(K), repeats=2), "repeats is 2 and subsample 0"),
         (lambda: rcig.make(networks.Small(K), solve="adam", inner_step_size=-0.1), "inner_step_size is -0.1"),
         (lambda: rcig.make(networks.Small(K), solve="adam", hessian_steps=1), "hessian_steps is 1, and the search"),
         (lambda: rcig.make(networks.Small(K), pool_steps=0), "rcig.make: pool_steps is 0"),

@@ -322,6 +322,9 @@ def test_theorem_c_2_regularized_features_without_inverting_them(m):
         np.testing.assert_allclose(exact.regularized(h, lam), h_reg, atol=1e-9)
     with pytest.raises(checks.InputError, match=r"must be at least 2 sqrt\(reg\); lower reg"):
         exact.from_regularized(h_reg, 2 * lam)
+    with pytest.raises(checks.InputError, match=r"for the smaller root, is 0\.0; it must be above 0"):
+        exact.from_regularized(h_reg, 0.0, root="smaller")
+    np.testing.assert_allclose(exact.from_regularized(h_reg, 0.0), h_reg, atol=1e-9)
 
 
 def test_theorem_c_1_necessary_up_to_p_points_and_sufficient_from_p_points_on():
