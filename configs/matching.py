@@ -9,6 +9,9 @@ for a run of minutes on a CPU, ``tiny`` for one of seconds. Any field can be cha
 - ``--config.method.strategy=crop`` (or another single operation, or ``none``) for DSA, DM and MTT;
 - ``--config.init.kind=noise|real`` (``--config.init.std=1`` for normal noise).
 
+Images per class are a word and no field, as steps and rates depend on them. The papers score 5 sets with 20 networks
+each, here one set has five (``--config.num_seeds``, ``--config.evaluation.seeds``).
+
 Sets are scored by the network that they were distilled through, trained with the method's own augmentation;
 ``--config.evaluation.arch=dc_convnet`` takes the standard one, ``dc_convnet:batch:activation=sigmoid`` another.
 """
@@ -69,11 +72,14 @@ def words(config, variant: str, own: dict):
       own: word -> function that edits the config in place: images per class, ``cpu``, ``tiny``.
 
     Raises:
-      InputError: there is no such word.
+      InputError: there is no such word, or there are two data sets or two numbers of images.
     """
     known, chosen = {name: dataset(name) for name in DATASETS} | own, list(filter(None, variant.split(",")))
     for word in chosen:
         checks.one_of("config", "variant", word, known)
+    for kind in (DATASETS, ("1", "10", "50")):
+        some = [word for word in chosen if word in kind]
+        checks.require(len(some) < 2, "config", f"variant has both {' and '.join(some)}; choose one")
     for word in (word for word in known if word in chosen):
         known[word](config)
     return config

@@ -43,6 +43,7 @@ TRANSFER_KERNELS = ",".join(
     f"{name}{depth}:{get}" for get in ("ntk", "nngp") for name in ("fc", "conv") for depth in (1, 2, 3)
 )
 MATRICES = ("kernel_transfer", "cross_arch")
+MATCHING = ("dc", "dc_batch_norm", "dsa", "dm", "mtt")
 
 flags.DEFINE_list("artifact", None, "Distilled sets (.npz), separated by commas.")
 flags.DEFINE_enum("protocol", "krr", sorted([*PROTOCOLS, "flexibility"]), "How to score.")
@@ -56,7 +57,8 @@ flags.DEFINE_list(
     None,
     f"Networks to train: NAME, NAME:NORM or NAME:OPTION=VALUE (more of them, by colons), NAME one of "
     f"{', '.join(models.names())}. Default: that of the run, if it was scored by the network that it was distilled "
-    f"through, else that of the protocol's paper; {','.join(cross_arch.ARCHITECTURES)} (cross_arch).",
+    f"through, else that of the protocol's paper; {','.join(cross_arch.ARCHITECTURES)} (cross_arch); "
+    f"{','.join(cross_arch.MATCHING)} (cross_arch by the training of {', '.join(MATCHING)}).",
 )
 flags.DEFINE_enum("training", "rcig", sorted(protocols.NAMED), "cross_arch, flexibility: the protocol to train by.")
 flags.DEFINE_integer("width", None, "Filters in the first layer of ConvNets. Default: the paper's.", lower_bound=1)
@@ -134,13 +136,13 @@ def _score(made, task):
 
 
 def _score_networks(made, task, options):
-    protocol, config = _protocol(made, task), scoring.of_artifact(made.meta)
+    config = scoring.of_artifact(made.meta)
     options |= {"full_size": FLAGS.full_size or 0, "parallel": FLAGS.parallel}
     return [
         result
-        for name, model in _networks(made, protocol, task).items()
+        for name, model in _networks(made, task).items()
         for result in scoring.trained_results(
-            config, made.distilled, task, model, protocol=protocol, name=name, **options
+            config, made.distilled, task, model, protocol=_protocol(made, task, model), name=name, **options
         )
     ]
 
@@ -151,7 +153,7 @@ def _score_flexibility(made, task, options):
     for optimizer, _, rate in rates:
         checks.require(_is_number(rate), "--optimizers", f"{optimizer}:{rate} has no learning rate; give adam:0.001")
     choices = {f"{optimizer} {rate}": (optimizer, float(rate)) for optimizer, _, rate in rates}
-    offsets, models = _numbers("step_offsets"), _networks(made, protocol, task)
+    offsets, models = _numbers("step_offsets"), _networks(made, task)
     return scoring.flexibility_results(made.distilled, task, models, protocol, offsets, choices, **options)
 
 
@@ -162,13 +164,15 @@ def _is_number(text):
         return False
 
 
-def _networks(made, protocol, task):
+def _networks(made, task):
     """Networks by name: those of --arch, or the artifact's own, or the protocol's."""
-    config = scoring.of_artifact(made.meta)
+    config, protocol = scoring.of_artifact(made.meta), _protocol(made, task)
     own = config.get("evaluation", {}).get("arch") == "" and not (FLAGS.width or FLAGS.depth)
     if FLAGS.arch is None and FLAGS.protocol != "cross_arch" and own:
         return dict([scoring.network(config, task)])
-    default = cross_arch.ARCHITECTURES if FLAGS.protocol == "cross_arch" else (protocol.model,)
+    default: tuple[str, ...] = (protocol.model,)
+    if FLAGS.protocol == "cross_arch":
+        default = cross_arch.MATCHING if FLAGS.training in MATCHING else cross_arch.ARCHITECTURES
     return {name: _network(name, protocol, task) for name in FLAGS.arch or default}
 
 
@@ -223,10 +227,10 @@ def _training():
     return FLAGS.protocol if FLAGS.protocol in protocols.NAMED else ""
 
 
-def _protocol(made, task):
-    """That protocol with its settings for this set."""
+def _protocol(made, task, model=None):
+    """That protocol with its settings for this set and network."""
     config = scoring.of_artifact(made.meta)
-    return scoring.protocol(_training(), task, len(made.distilled.x), config, made.meta)
+    return scoring.protocol(_training(), task, len(made.distilled.x), config, made.meta, model)
 
 
 def _network(name, protocol, task):
@@ -276,11 +280,13 @@ def _lines(scored):
 
 def _trained(made, task, results):
     caption = f"test accuracy of trained networks on {len(task.x_test)} test images"
-    return f"{caption}\n  {_description(made, task)}\n{tables.lines(results)}"
+    return "\n".join([caption, *(f"  {text}" for text in _descriptions(made, task)), tables.lines(results)])
 
 
-def _description(made, task):
-    return protocols.describe(_protocol(made, task), len(made.distilled.x))
+def _descriptions(made, task):
+    """What networks are trained by, a line for each protocol."""
+    found = (_protocol(made, task, model) for model in _networks(made, task).values())
+    return list(dict.fromkeys(protocols.describe(protocol, len(made.distilled.x)) for protocol in found))
 
 
 def _matrix(scored):
@@ -288,7 +294,7 @@ def _matrix(scored):
         caption = ["test accuracy in %, kernel ridge regression; rows: training kernel, columns: test kernel"]
     else:
         caption = ["test accuracy in %, trained networks; rows: method, columns: network"]
-        caption += dict.fromkeys(_description(made, task) for _, made, task, _ in scored)
+        caption += dict.fromkeys(text for _, made, task, _ in scored for text in _descriptions(made, task))
     body = tables.matrix({_row_name(one, scored): one.results for one in scored})
     networks = FLAGS.seeds if _training() else 1
     return "\n".join(
@@ -313,9 +319,10 @@ def _write(scored):
     rows = []
     for path, made, task, results in scored:
         start = {"artifact": path, "protocol": FLAGS.protocol, "test_size": len(task.x_test)}
-        if _training():
-            start["training"] = _protocol(made, task)._asdict()
-        rows += [start | report.as_dict(result) for result in results]
+        networks = _networks(made, task) if _training() else {}
+        for result in results:
+            training = {"training": _protocol(made, task, networks.get(result.model))._asdict()} if networks else {}
+            rows.append(start | training | report.as_dict(result))
     log.write_json(FLAGS.out, rows)
     print(f"results   {FLAGS.out}")
 

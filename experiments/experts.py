@@ -17,10 +17,11 @@ _NOT_OF_NETWORK = ("parent", "name", "lowering")
 
 
 def sampler(config: ml_collections.ConfigDict, model: nn.Module, dataset: data.Dataset) -> Sampler:
-    """``sample(key) -> Batch`` of one trajectory ``x [1, epochs + 1, p]`` in ``config.experts.path``; ``y`` is unused.
+    """``sample(key) -> Batch`` of trajectories ``x [b, epochs + 1, p]`` in ``config.experts.path``; ``y`` is unused.
 
     Raises:
-      InputError: there are no experts, or they are of another network or data set, or trained for too few epochs.
+      InputError: there are fewer experts than ``config.experts.count``, or they are of another network or data set, or
+        trained for too few epochs.
     """
     folder = config.experts.path
     make = "train experts with python -m experiments.buffers and name their folder in --config.experts.path"
@@ -28,10 +29,17 @@ def sampler(config: ml_collections.ConfigDict, model: nn.Module, dataset: data.D
     checks.require(os.path.isdir(folder), "config.experts", f"path {folder} is no folder; {make}")
     paths = sorted(os.path.join(folder, name) for name in os.listdir(folder) if name.endswith(".npz"))
     checks.require(bool(paths), "config.experts", f"path {folder} holds no experts; {make}")
+    count = config.experts.count
+    checks.require(
+        len(paths) >= count,
+        "config.experts",
+        f"path {folder} holds {len(paths)} experts and count is {count}; go on with python -m experiments.buffers, or "
+        f"take what is there with --config.experts.count={len(paths)}",
+    )
     needed = config.method.max_start_epoch + config.method.expert_epochs
     expected = identity(config, model, dataset)
-    rows = np.stack([_epochs(path, expected, needed) for path in paths])
-    return data.samplers.uniform(rows, np.zeros((len(rows), 1), rows.dtype), batch_size=1)
+    rows = np.stack([_epochs(path, expected, needed) for path in paths[:count]])
+    return data.samplers.uniform(rows, np.zeros((len(rows), 1), rows.dtype), batch_size=config.batch.size)
 
 
 def identity(config: ml_collections.ConfigDict, model: nn.Module, dataset: data.Dataset) -> dict:

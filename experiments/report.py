@@ -149,7 +149,7 @@ def _trained(config, experiment, made, meta, **options):
     if evaluation.protocol == "unrolled":
         return scoring.unrolled_results(config, made, task, meta, **options)
     name, model = scoring.network(config, task)
-    protocol = scoring.protocol(evaluation.protocol, task, len(made.x), config, meta)
+    protocol = scoring.protocol(evaluation.protocol, task, len(made.x), config, meta, model)
     return scoring.trained_results(config, made, task, model, protocol=protocol, name=name, **options)
 
 
@@ -191,7 +191,8 @@ def _protocol(config, experiment, size, meta):
         return "kernel ridge regression"
     if config.evaluation.protocol == "unrolled":
         return "networks trained as the set was unrolled"
-    protocol = scoring.protocol(config.evaluation.protocol, experiment.task, size, config, meta)
+    model = scoring.network(config, experiment.task)[1]
+    protocol = scoring.protocol(config.evaluation.protocol, experiment.task, size, config, meta, model)
     return f"networks trained by {protocols.describe(protocol, size)}"
 
 

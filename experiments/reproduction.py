@@ -97,7 +97,10 @@ def config(row: Row) -> ml_collections.ConfigDict:
 def command(row: Row) -> str:
     """What runs it."""
     fields = "".join(f" --config.{name}={value}" for name, value in row.set.items())
-    return f"python -m experiments.distill --config={row.config}{fields} --workdir=RUN"
+    if "experts" not in config(row):
+        return f"python -m experiments.distill --config={row.config}{fields} --workdir=RUN"
+    shared = f"--config={row.config}{fields} --config.experts.path=EXPERTS"
+    return f"python -m experiments.buffers {shared} && python -m experiments.distill {shared} --workdir=RUN"
 
 
 def matches(wanted: ml_collections.ConfigDict, run: gather.Run) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 from flax import linen as nn
 
 from experiments import build
-from kipjax import checks
+from kipjax import checks, models
 from kipjax.evaluation import Result, Task, flexibility, label_training, protocols, train, unrolled
 from kipjax.methods import dd
 from kipjax.types import Distilled
@@ -39,12 +39,18 @@ def network(config: ml_collections.ConfigDict, task: Task) -> tuple[str, nn.Modu
 
 
 def protocol(
-    name: str, task: Task, size: int, config: ml_collections.ConfigDict, usage: dict[str, Any]
+    name: str,
+    task: Task,
+    size: int,
+    config: ml_collections.ConfigDict,
+    usage: dict[str, Any],
+    model: nn.Module | None = None,
 ) -> protocols.Protocol:
-    """A protocol for a set of ``size`` images as its run changes it.
+    """A protocol for a set of ``size`` images as its run, and the network to be trained, change it.
 
     Where networks are trained with the augmentation of DSA, it is that of ``config.method.strategy`` and ``mode``; sets
-    of label distillation have a number of steps and a batch size of their own.
+    of label distillation have a number of steps and a batch size of their own. DC trains ConvNets with batch norm by
+    ``dc_batch_norm``.
 
     Args:
       name: in ``protocols.NAMED``.
@@ -52,7 +58,10 @@ def protocol(
       size: images of the set.
       config: of the run, or an empty one.
       usage: what the method says of the use of its set; the artifact's ``meta``.
+      model: the network, if it is known.
     """
+    if name == "dc" and isinstance(model, models.convnet.ConvNet) and model.norm == "batch":
+        name = "dc_batch_norm"
     found, method = protocols.for_task(name, task, size), config.get("method", {})
     if found.name == "ld" and "training_steps" in usage:
         found = found._replace(steps=usage["training_steps"], batch_size=method["batch_size"])

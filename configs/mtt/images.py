@@ -35,7 +35,7 @@ def get_config(variant: str = ""):
         "train_size": 0, "seed": 0,
     }  # fmt: skip
     config.steps = 5000
-    counts = [word for word in ("1", "10", "50") if word in variant.split(",")]
+    counts = set(variant.split(",")) & {"1", "10", "50"}
     own = {str(count): ipc(count) for count in (1, 10, 50)} | {"cpu": cpu, "tiny": tiny}
     return matching.words(config, variant if counts else f"{variant},1", own)
 

@@ -86,6 +86,10 @@ def _learned(protocol, distilled):
     checks.require(
         not shape, "evaluation.train.fit", f"distilled.lr has shape {shape}; {protocol.name} takes one step size, []"
     )
+    if not checks.is_traced(distilled.lr):
+        checks.at_least(
+            "evaluation.train.fit", "distilled.lr, the learned step size,", float(distilled.lr), 0.0, strict=True
+        )
     return distilled.lr / protocol.learning_rate
 
 

@@ -17,10 +17,13 @@ from kipjax.evaluation.transfer import table
 from kipjax.models import convnet, get, names
 from kipjax.types import Distilled
 
-__all__ = ["ARCHITECTURES", "evaluate", "table"]
+__all__ = ["ARCHITECTURES", "MATCHING", "evaluate", "table"]
 
 ARCHITECTURES = ("convnet", "resnet18", "resnet18:batch", "vgg11:batch", "alexnet")
 """What FRePo and RCIG test, as ``models.get`` writes it (arXiv:2302.06755, table of cross-architecture results)."""
+
+MATCHING = ("mlp", "dc_convnet", "lenet", "alexnet", "vgg11", "resnet18")
+"""What DC, DSA and DM test, with instance norm (arXiv:2006.05929, table 2)."""
 
 
 def evaluate(

@@ -8,7 +8,7 @@ The file holds plain arrays and no Python objects:
 | ``meta`` | UTF-8 bytes of a JSON object: ``format``, ``format_version``, and what the caller adds |
 
 What a caller should put into ``meta``, so that a trajectory is not matched by another network or on other images:
-``model`` (its options), ``dataset``, ``data_fingerprint`` and ``preprocess_fingerprint``.
+``model`` (its options), ``dataset``, ``data_fingerprint``, ``preprocess`` and ``image_size``.
 """
 
 import json

@@ -79,7 +79,8 @@ def make(
     Returns:
       The method; its batches are ``x [k, b, ...]``, ``y [k, b, k]`` with class ``c`` in block ``c``, as
       ``samplers.per_class`` draws them (the paper has 256 of each class). Rows with targets of nothing but zeros do not
-      count. The set has equally many images of every class. The paper starts from real images.
+      count, except in statistics of batch norm. The set has equally many images of every class. The paper starts from
+      real images.
 
     Raises:
       InputError: a value is outside its range, an operation does not exist, the model has no features, or (at the call)

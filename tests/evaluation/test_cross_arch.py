@@ -68,7 +68,11 @@ def test_networks_by_name_fit_the_task():
         train.build("convnet", flat)
     with pytest.raises(checks.InputError, match="name is 'resnet'; choose one of convnet"):
         train.build("resnet", parts)
-    for name in (*cross_arch.ARCHITECTURES, *(protocol.model for protocol in protocols.NAMED.values())):
+    for name in (
+        *cross_arch.ARCHITECTURES,
+        *cross_arch.MATCHING,
+        *(protocol.model for protocol in protocols.NAMED.values()),
+    ):
         assert train.build(name, wide).num_classes == 3
 
 

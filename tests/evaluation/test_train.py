@@ -338,6 +338,8 @@ def test_the_learned_step_size_is_the_sets_own():
     )
     with pytest.raises(checks.InputError, match=r"lr has shape \(2,\); mtt takes one step size"):
         fit(jnp.ones(2), mtt)
+    with pytest.raises(checks.InputError, match=r"the learned step size, is -0\.1; it must be above 0"):
+        train.fit(jax.random.key(0), Linear(), distilled._replace(lr=-0.1), protocol=mtt)
 
 
 # --- early stopping

@@ -1,5 +1,6 @@
 """Experts of MTT on disk: trained once, gone on with, and refused where they do not belong to the run."""
 
+import jax
 import pytest
 
 from configs.dm import images as dm_images
@@ -31,6 +32,9 @@ def test_training_goes_on_with_the_missing_ones(config, capsys):
     buffers.train(more)
     assert "expert_0001.npz" in (printed := capsys.readouterr().out) and "expert_0000.npz" not in printed
     assert build.experiment(more).sample.x.shape[0] == 2
+    assert build.experiment(config).sample.x.shape[0] == 1
+    two = build.experiment(changed(more, batch__size=2)).sample(jax.random.key(0))
+    assert two.x.shape[0] == 2
 
 
 @pytest.mark.parametrize(
@@ -38,6 +42,7 @@ def test_training_goes_on_with_the_missing_ones(config, capsys):
     [
         ({"experts__path": ""}, "path is empty; train experts with python -m experiments.buffers"),
         ({"experts__path": "/nonexistent"}, "is no folder"),
+        ({"experts__count": 3}, "experts and count is 3; go on with python -m experiments.buffers"),
         ({"model__width": 3}, "the expert has model.width 2 and this run 3"),
         ({"model__norm": "none"}, "the expert has model.norm 'instance' and this run 'none'"),
         ({"data__name": "mnist"}, "the expert has dataset 'fashion_mnist' and this run 'mnist'"),
@@ -74,6 +79,9 @@ def test_variants_are_words(name):
     assert set(config.method) - {"name"} <= set(__import__("inspect").signature(methods.METHODS[name]).parameters)
     with pytest.raises(checks.InputError, match="variant is 'cifar'; choose one of mnist, fashion_mnist"):
         words(config, "cifar", {})
+    for two in ("mnist,cifar10", "10,50"):
+        with pytest.raises(checks.InputError, match=f"variant has both {two.replace(',', ' and ')}; choose one"):
+            module.get_config(two)
 
 
 def test_published_numbers_of_mtt():

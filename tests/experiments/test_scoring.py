@@ -62,12 +62,14 @@ def test_an_ablated_network_is_trained_and_scored_alike(name, idx_folder, monkey
     meta = {"seed": 0, "config": json.loads(json.dumps(config.to_dict()))}
     report.evaluate(config, experiment, artifacts.Artifact(experiment.start, experiment.preprocess, meta))
     assert fields(seen["scored"]) == fields(seen["trained"]) and seen["scored"].norm == "batch"
-    if name != "dc":
+    if name == "dc":  # with batch norm DC trains on crops and noise, for 1001 epochs
+        assert seen["protocol"].augment == ("crop_noise",) * 2 and seen["protocol"].epochs == 1001
+    else:
         assert seen["protocol"].augment == ("crop", "crop") and seen["protocol"].augment_style == "each"
     again = scoring.of_artifact(meta)
     assert fields(scoring.network(again, experiment.task)[1]) == fields(seen["trained"])
     size = len(experiment.start.x)
-    assert scoring.protocol(name, experiment.task, size, again, meta) == seen["protocol"]
+    assert scoring.protocol(name, experiment.task, size, again, meta, seen["scored"]) == seen["protocol"]
 
 
 def test_another_network_by_its_options(idx_folder):

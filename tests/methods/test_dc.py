@@ -1,5 +1,6 @@
 """DC and DSA: a step against NumPy's distance and finite differences, the loop, and what must not matter."""
 
+import collections
 import functools
 
 import jax
@@ -59,7 +60,7 @@ def test_two_steps_by_finite_differences_of_numpys_distance():
     start, batch = parts(dtype=np.float64)
     method = dc.make(model, outer=2, inner=1, learning_rate=0.1, network_learning_rate=0.3, block_size=2)
     states, infos = run(method, start, batch, 2)
-    rng, velocity = np.random.default_rng(5), 0.0
+    rng = np.random.default_rng(5)
     for before, after, info in zip(states, states[1:], infos):
         params = after.variables["params"]  # the network that this step matched at
         rows = [np.flatnonzero(np.asarray(start.y).argmax(1) == c) for c in range(K)]
@@ -73,7 +74,6 @@ def test_two_steps_by_finite_differences_of_numpys_distance():
                 for h in (1e-5, -1e-5)
             )
             slope += (ahead - back) / 2e-5
-        velocity = slope if velocity == 0.0 else velocity
         moved = -np.vdot(after.x - before.x, direction) / 0.1
         if after is states[1]:
             first = np.asarray(after.x - before.x)
@@ -208,6 +208,31 @@ def test_dsa_changes_real_and_synthetic_images_alike():
         _, info = step(jax.random.key(i), state, same)
         assert abs(float(info.loss)) < 0.05  # not zero: the epsilon of the distance
     assert float(step(jax.random.key(0), state, same._replace(x=same.x[:, :, ::-1]))[1].loss) > 1
+
+
+@pytest.mark.parametrize("classes", ["map", "vmap"])
+def test_each_class_has_a_draw_of_its_own_which_both_sides_share(classes):
+    start, batch = parts()
+    seen = collections.defaultdict(set)
+
+    def augment(key, x):
+        jax.debug.callback(functools.partial(lambda n, draw: seen[float(draw)].add(n), len(x)), jax.random.uniform(key))
+        return x
+
+    run(dc.make(networks.Small(K), outer=1, classes=classes, match_augment=augment), start, batch)
+    jax.effects_barrier()
+    assert len(seen) == K and all(sizes == {2, batch.x.shape[1]} for sizes in seen.values())
+
+
+def test_the_network_between_two_steps_trains_on_augmented_images():
+    """The first step sees none of it, the second a network that was trained on something else."""
+    start, batch = parts()
+    options = {"outer": 2, "inner": 1, "network_learning_rate": 0.3}
+    plain, turned = (
+        run(dc.make(networks.Small(K), train_augment=augment, **options), start, batch, 2)[1]
+        for augment in (None, lambda key, x: -x)
+    )
+    assert plain[0].loss == turned[0].loss and not np.isclose(plain[1].loss, turned[1].loss, rtol=1e-3)
 
 
 @pytest.mark.parametrize(
