@@ -157,7 +157,7 @@ def make(
         found, obstacle = [], feature_map.obstacle(tuple(shape))
         if state.reg < reg * (1 - 1e-6):
             found.append(f"reg is {reg:g}, above its bound {float(state.reg):g}, and was clamped to it")
-        if state.error <= 10 * float(jnp.finfo(state.x.dtype).eps) ** 0.5:
+        if not state.error > 10 * float(jnp.finfo(state.x.dtype).eps) ** 0.5:  # NaN is the run's to tell
             return found
         ranks = [int(np.linalg.matrix_rank(np.asarray(a, np.float64), rtol=1e-5)) for a in (state.y, state.weights)]
         far = f"with {m} points |W_S - W| / |W| is {float(state.error):.2g}"

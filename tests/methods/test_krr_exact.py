@@ -159,6 +159,7 @@ def test_a_set_that_is_not_exact_says_so_though_all_features_can_be_reached(opti
     state, info = jax.jit(method.step)(jax.random.key(0), method.init(jax.random.key(0), start), batch)
     (said,) = method.usage(state)["remarks"]
     assert info.error > 0.1 and words in said and f"is {float(info.error):.2g}" in said
+    assert "remarks" not in method.usage(state._replace(error=jnp.nan, weights=state.weights * jnp.nan))
 
 
 @pytest.mark.parametrize("m", [3, 6, 12])
