@@ -43,7 +43,6 @@ TRANSFER_KERNELS = ",".join(
     f"{name}{depth}:{get}" for get in ("ntk", "nngp") for name in ("fc", "conv") for depth in (1, 2, 3)
 )
 MATRICES = ("kernel_transfer", "cross_arch")
-MATCHING = ("dc", "dc_batch_norm", "dsa", "dm", "mtt")
 
 flags.DEFINE_list("artifact", None, "Distilled sets (.npz), separated by commas.")
 flags.DEFINE_enum("protocol", "krr", sorted([*PROTOCOLS, "flexibility"]), "How to score.")
@@ -58,7 +57,7 @@ flags.DEFINE_list(
     f"Networks to train: NAME, NAME:NORM or NAME:OPTION=VALUE (more of them, by colons), NAME one of "
     f"{', '.join(models.names())}. Default: that of the run, if it was scored by the network that it was distilled "
     f"through, else that of the protocol's paper; {','.join(cross_arch.ARCHITECTURES)} (cross_arch); "
-    f"{','.join(cross_arch.MATCHING)} (cross_arch by the training of {', '.join(MATCHING)}).",
+    f"{','.join(cross_arch.MATCHING)} (cross_arch by the training of DC, DSA, DM or MTT).",
 )
 flags.DEFINE_enum("training", "rcig", sorted(protocols.NAMED), "cross_arch, flexibility: the protocol to train by.")
 flags.DEFINE_integer("width", None, "Filters in the first layer of ConvNets. Default: the paper's.", lower_bound=1)
@@ -172,7 +171,8 @@ def _networks(made, task):
         return dict([scoring.network(config, task)])
     default: tuple[str, ...] = (protocol.model,)
     if FLAGS.protocol == "cross_arch":
-        default = cross_arch.MATCHING if FLAGS.training in MATCHING else cross_arch.ARCHITECTURES
+        of_matching = protocol.model.startswith("dc_convnet")
+        default = cross_arch.MATCHING if of_matching else cross_arch.ARCHITECTURES
     return {name: _network(name, protocol, task) for name in FLAGS.arch or default}
 
 
