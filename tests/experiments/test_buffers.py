@@ -47,6 +47,7 @@ def test_training_goes_on_with_the_missing_ones(config, capsys):
         ({"model__norm": "none"}, "the expert has model.norm 'instance' and this run 'none'"),
         ({"data__name": "mnist"}, "the expert has dataset 'fashion_mnist' and this run 'mnist'"),
         ({"data__preprocess__constants": "mnist"}, "preprocess"),
+        ({"data__train_size": 20}, "the expert has data_fingerprint"),
         ({"method__expert_epochs": 9}, "was trained for 3 epochs, and config.method needs 10"),
     ],
 )
@@ -89,3 +90,22 @@ def test_published_numbers_of_mtt():
     assert (row.steps, row.expert_epochs, row.max_start_epoch, row.batch_size) == (80, 2, 40, 125)
     assert images.get_config("cifar10,1").data.preprocess.kind == "zca"
     assert images.get_config("cifar100,10").data.preprocess.constants == "cifar10"
+
+
+@pytest.mark.parametrize(
+    ("name", "init", "method"),
+    [
+        ("dc", ("noise", 1.0), {"learning_rate": 0.1, "momentum": 0.5, "network_learning_rate": 0.01}),
+        ("dsa", ("real", 1.0), {"learning_rate": 0.1, "momentum": 0.5, "network_learning_rate": 0.01}),
+        ("dm", ("real", 1.0), {"learning_rate": 1.0, "momentum": 0.5}),
+    ],
+)
+def test_published_numbers_of_dc_dsa_and_dm(name, init, method):
+    config = __import__(f"configs.{name}.images", fromlist=["get_config"]).get_config("cifar10,10")
+    made = methods.METHODS[name]
+    defaults = {k: p.default for k, p in __import__("inspect").signature(made).parameters.items()}
+    assert {key: config.method.get(key, defaults[key]) for key in method} == method
+    assert config.batch.size == 256 and config.init.kind == init[0]
+    assert init[0] == "real" or config.init.std == init[1]
+    assert (config.model.name, config.model.width, config.model.norm) == ("dc_convnet", 128, "instance")
+    assert config.steps == {"dc": 10_000, "dsa": 10_000, "dm": 20_000}[name]

@@ -40,17 +40,21 @@ def run(method, start, batch, steps=1, key=1):
     return states, infos
 
 
-def loss(model, params, x, label):
-    return losses.cross_entropy(model.apply({"params": params}, x), jnp.full(len(x), label))
+def loss(params, model, variables, x, label):
+    return losses.cross_entropy(model.apply({**variables, "params": params}, x), jnp.full(len(x), label))
 
 
-def distance(model, params, x_s, x_t, label):
-    """Of the gradients at one class, by NumPy."""
-    gradient = functools.partial(jax.grad(loss, argnums=1), model, params)
+def distance(model, variables, x_s, x_t, label, kind="dc"):
+    """Of the gradients at one class, by NumPy; the network is not in training mode."""
+    gradient = functools.partial(jax.grad(loss), variables["params"], model, variables)
     tensors = [
         [reference.torch_layout(leaf) for leaf in jax.tree.leaves(gradient(jnp.asarray(x), label))] for x in (x_s, x_t)
     ]
-    return reference.dc(*tensors)
+    return getattr(reference, kind)(*tensors)
+
+
+def rows_by_class(start):
+    return [np.flatnonzero(np.asarray(start.y).argmax(1) == c) for c in range(K)]
 
 
 @pytest.mark.usefixtures("x64")
@@ -62,15 +66,14 @@ def test_two_steps_by_finite_differences_of_numpys_distance():
     states, infos = run(method, start, batch, 2)
     rng = np.random.default_rng(5)
     for before, after, info in zip(states, states[1:], infos):
-        params = after.variables["params"]  # the network that this step matched at
-        rows = [np.flatnonzero(np.asarray(start.y).argmax(1) == c) for c in range(K)]
-        values = [distance(model, params, before.x[rows[c]], batch.x[c], c) for c in range(K)]
+        variables, rows = after.variables, rows_by_class(start)  # the network that this step matched at
+        values = [distance(model, variables, before.x[rows[c]], batch.x[c], c) for c in range(K)]
         np.testing.assert_allclose(info.loss, np.mean(values), rtol=1e-9)
         direction = rng.normal(size=before.x.shape)
         slope = 0.0
         for c in range(K):
             ahead, back = (
-                distance(model, params, before.x[rows[c]] + h * direction[rows[c]], batch.x[c], c)
+                distance(model, variables, before.x[rows[c]] + h * direction[rows[c]], batch.x[c], c)
                 for h in (1e-5, -1e-5)
             )
             slope += (ahead - back) / 2e-5
@@ -169,6 +172,17 @@ def test_batch_norm_matches_with_averages_of_the_first_real_images():
     for a, b, c in zip(expected, same, other):
         np.testing.assert_array_equal(a, b)
         assert not np.allclose(a, c)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(("kind", "norm"), [("dc", True), ("mse", False), ("cosine", False)])
+def test_the_loss_of_a_step_is_the_distance_of_its_kind_at_averages_of_batch_norm(kind, norm):
+    model = networks.Small(K, norm=norm)
+    start, batch = parts(dtype=np.float64)
+    states, infos = run(dc.make(model, outer=1, kind=kind), start, batch)
+    rows = rows_by_class(start)
+    values = [distance(model, states[1].variables, start.x[rows[c]], batch.x[c], c, kind) for c in range(K)]
+    np.testing.assert_allclose(infos[0].loss, np.mean(values), rtol=1e-9)
 
 
 @pytest.mark.parametrize(("n", "size"), [(5, 2), (4, 2), (3, 8)])

@@ -89,6 +89,22 @@ def test_a_step_by_finite_differences():
 
 
 @pytest.mark.usefixtures("x64")
+def test_the_student_trains_on_augmented_images():
+    """Mirrored images are the same ones where the images are symmetric, and others where they are not."""
+    model, start, batch = parts(np.float64)
+
+    def losses_of(strategy, x):
+        method = gentle(model, strategy=strategy, student_lr=0.3)
+        state, step = method.init(jax.random.key(0), start._replace(x=x)), jax.jit(method.step)
+        return np.array([step(jax.random.key(i), state, batch)[1].loss for i in range(6)])
+
+    symmetric = start.x + start.x[:, :, ::-1]
+    np.testing.assert_allclose(losses_of("flip", symmetric), losses_of("none", symmetric), rtol=1e-9)
+    mirrored, plain = losses_of("flip", start.x), losses_of("none", start.x)
+    assert np.abs(mirrored / plain - 1).max() > 1e-3 and len(set(mirrored.round(9))) > 1
+
+
+@pytest.mark.usefixtures("x64")
 def test_an_expert_that_trained_on_the_set_itself_is_met_exactly():
     model, start, _ = parts(np.float64)
     options = {"learning_rate": 0.2, "batch_size": 6, "strategy": "none", "block_size": 4}
