@@ -12,6 +12,7 @@ the data of each phase: anything distilled, or a coreset. Its data set and numbe
 results.json, table.txt and accuracy.png: accuracy on all that was seen, after each phase.
 """
 
+import itertools
 import os
 
 import jax
@@ -31,7 +32,8 @@ flags.DEFINE_integer("first", 0, "Classes in a phase before those; Mnemonics has
 flags.DEFINE_list("order_seed", ["0"], "Seeds of class orders; -1 for ascending classes.")
 flags.DEFINE_list("domains", [], "Data sets with the same classes, one after the other, instead of classes in phases.")
 flags.DEFINE_integer("train_size", 0, "Training images to use, the first of each class; 0 for all.", lower_bound=0)
-flags.DEFINE_integer("networks", 3, "Networks for each class order.", lower_bound=1)
+flags.DEFINE_integer("memories", 1, "Memories of each make for each class order, from other draws.", lower_bound=1)
+flags.DEFINE_integer("networks", 3, "Networks for each memory.", lower_bound=1)
 
 
 def main() -> None:
@@ -42,18 +44,23 @@ def main() -> None:
     continual.memory_per_class(slots, ipc=FLAGS.ipc, total=FLAGS.total)  # refused now rather than after a while
     task = Task(*phases[0][3:])
     learners = memory.learners(task, FLAGS.domains[0] if FLAGS.domains else FLAGS.data)
+    builders, sizes = memory.builders(), {"ipc": FLAGS.ipc, "total": FLAGS.total}
+    for make in builders.values():  # refused now rather than after the first of them
+        for how in learners.values():
+            continual.require_fits(phases, make(sequences[0][1]), how, **sizes)
     runs, rows = {}, []
-    for builder, make in memory.builders().items():
+    for builder, make in builders.items():
         for learner, how in learners.items():
             name = builder if len(learners) == 1 else f"{learner}, {builder}"
-            for number, (phases, preprocesses) in enumerate(sequences):
-                key = jax.random.fold_in(jax.random.key(FLAGS.seed), number)
+            for order, draw in itertools.product(range(len(sequences)), range(FLAGS.memories)):
+                phases, preprocesses = sequences[order]
+                key = jax.random.fold_in(jax.random.key(FLAGS.seed), order + draw * len(sequences))
                 run = continual.evaluate(
-                    phases, make(preprocesses), ipc=FLAGS.ipc, total=FLAGS.total, learner=how, key=key,
-                    networks=FLAGS.networks,
-                )  # fmt: skip
+                    phases, make(preprocesses), learner=how, key=key, networks=FLAGS.networks, **sizes
+                )
                 runs.setdefault(name, []).append(run)
-                rows.append({"builder": builder, "learner": learner, "order": number, **_row(run)})
+                rows.append({"builder": builder, "learner": learner, "order": order, "draw": draw, **_row(run)})
+                findings.save(rows)
     _plot(runs, os.path.join(FLAGS.out, "accuracy.png"))
     findings.write(rows, _table(runs))
 
@@ -66,6 +73,8 @@ def _row(run):
 def _sequences():
     """``[(phases, preprocessing of each), ...]``, one for each class order."""
     if FLAGS.domains:
+        twice = [name for name in FLAGS.domains if FLAGS.domains.count(name) > 1]
+        checks.require(not twice, "--domains", f"{twice and twice[0]} comes twice; name each data set once")
         sources = {name: report.Source(name, FLAGS.image_size, 0, 0) for name in FLAGS.domains}
         loaded = {name: _balanced(report.load(source, FLAGS.data_dir)) for name, source in sources.items()}
         channels = max(found.x_train.shape[-1] for found in loaded.values())
@@ -124,9 +133,11 @@ def _table(runs):
         values = [*seen.T, seen.mean(axis=1), lost, mean_lost]
         rows[name] = [str(some[0].memory[-1]), *(tables.spread(value, scale=100) for value in values)]
     what = "mean over data sets so far" if FLAGS.domains else "all test images of the classes so far"
-    n = len(_seen(next(iter(runs.values()))))
+    some = next(iter(runs.values()))
+    n, orders = len(_seen(some)), len(some) // FLAGS.memories
     how = f"{', '.join(FLAGS.learner)}, {FLAGS.training}"
-    notes = [f"accuracy in %, {what}; {how}; n={n} class orders times networks"]
+    kinds = f"{orders} class orders x {FLAGS.memories} memories x {FLAGS.networks} networks"
+    notes = [f"accuracy in %, {what}; {how}; n={n}: {kinds}"]
     return "\n".join([*notes, tables.grid("memory by", columns, rows)])
 
 

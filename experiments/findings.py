@@ -14,7 +14,18 @@ from kipjax.evaluation import Task
 from kipjax.io import artifact as artifacts
 from kipjax.io import log
 
-__all__ = ["Input", "dataset", "define_data", "define_out", "folder", "inputs", "task", "whole_numbers", "write"]
+__all__ = [
+    "Input",
+    "dataset",
+    "define_data",
+    "define_out",
+    "folder",
+    "inputs",
+    "save",
+    "task",
+    "whole_numbers",
+    "write",
+]
 
 FLAGS = flags.FLAGS
 
@@ -77,17 +88,22 @@ def folder() -> str:
 
 
 def write(rows: Sequence[Any], table: str, **about: Any) -> None:
-    """Prints the table; writes it, and ``results.json`` with the rows and all that was set."""
-    out = folder()
-    path = os.path.join(out, "results.json")
+    """Prints the table; writes it, and ``results.json``."""
+    path = save(rows, **about)
+    with open(os.path.join(FLAGS.out, "table.txt"), "w", encoding="utf-8") as file:
+        file.write(table + "\n")
+    print(f"{table}\nresults   {path}")
+
+
+def save(rows: Sequence[Any], **about: Any) -> str:
+    """Writes ``results.json`` with the rows so far and all that was set, and returns its path."""
+    path = os.path.join(folder(), "results.json")
     modules = FLAGS.flags_by_module_dict()
     own = [name for name in modules if name == sys.argv[0] or name.startswith("experiments.")]
     chosen = {flag.name: flag.value for name in own for flag in modules[name]}
     device = jax.devices()[0].device_kind
     log.write_json(path, {"flags": chosen, "device": device, "jax": jax.__version__, **about, "rows": list(rows)})
-    with open(os.path.join(out, "table.txt"), "w", encoding="utf-8") as file:
-        file.write(table + "\n")
-    print(f"{table}\nresults   {path}")
+    return path
 
 
 def whole_numbers(flag: str) -> list[int]:

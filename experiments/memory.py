@@ -7,8 +7,9 @@ import jax
 import numpy as np
 from absl import flags
 
-from experiments import build
+from experiments import build, fields
 from kipjax import checks, methods, models
+from kipjax.core import labels
 from kipjax.evaluation import Task, continual, protocols, train
 
 __all__ = ["builders", "define", "learners"]
@@ -21,7 +22,10 @@ _TRAININGS = {**protocols.NAMED, "lucir": continual.LUCIR_PROTOCOL}
 
 def define() -> None:
     """The flags."""
-    text = "What is kept of a phase: random, herding, mnemonics, or a config FILE.py[:VARIANT] of any method."
+    text = (
+        "What is kept of a phase: random, herding, mnemonics, or a config FILE.py[:VARIANT] of any method, words of a "
+        "variant joined by +, other values of its fields behind @ (configs/dsa/images.py:mnist+cpu@steps=100)."
+    )
     flags.DEFINE_list("builder", ["random"], text)
     flags.DEFINE_integer("ipc", 0, "Images kept of each class of a phase.", lower_bound=0)
     flags.DEFINE_integer("total", 0, "Images in memory at most, instead.", lower_bound=0)
@@ -98,7 +102,7 @@ def _builder(name):
         made = _mnemonics()
         return lambda preprocesses: made
     config = _config(name)
-    return lambda preprocesses: _of_config(config, preprocesses)
+    return lambda preprocesses: _of_config(config, preprocesses, FLAGS.data)
 
 
 def _mnemonics():
@@ -111,27 +115,40 @@ def _mnemonics():
 
 
 def _config(name):
-    """The config ``FILE.py[:VARIANT]``."""
-    path, _, variant = name.partition(":")
+    """The config ``FILE.py[:VARIANT][@FIELD=VALUE]...``."""
+    file, *changes = name.split("@")
+    path, _, variant = file.partition(":")
     here = pathlib.Path(path)
     checks.require(
         here.suffix == ".py" and here.exists() and here.parts[0] == "configs",
         "--builder",
         f"{name!r} is neither {', '.join(map(repr, _DRAWN + _TAUGHT))} nor a config such as configs/dm/images.py",
     )
-    return importlib.import_module(".".join(here.with_suffix("").parts)).get_config(variant)
+    module = importlib.import_module(".".join(here.with_suffix("").parts))
+    config = module.get_config(variant.replace("+", ","))
+    for change in changes:
+        config.update_from_flattened_dict(dict(fields.parse("--builder", change, config)))
+    return config
 
 
-def _of_config(config, preprocesses):
+def _of_config(config, preprocesses, name):
     """Runs the config's method on the images of a phase, whose classes are 0, 1, ... inside it."""
     config = config.copy_and_resolve_references()
+    asked = config.batch.size
 
     def make(key, phase, ipc):
         seed = int(jax.random.randint(key, (), 0, 2**31 - 1))
-        config.init.ipc = ipc
         columns = np.sort(phase.classes)
         own = np.searchsorted(columns, phase.train_labels)
-        parts = Task(phase.x_train, own, phase.x_test[:1], np.zeros(1, int), len(columns), FLAGS.data)
-        return continual.place(build.memory(config, parts, preprocesses[phase.number], seed), phase)
+        config.init.ipc, config.batch.size = ipc, min(asked, _most(config.batch.kind, own, len(columns)))
+        parts = Task(phase.x_train, own, phase.x_test[:1], np.zeros(1, int), len(columns), name)
+        made = build.memory(config, parts, preprocesses[phase.number], seed)
+        return continual.place(made if config.init.centered else made._replace(y=labels.center(made.y)), phase)
 
     return make
+
+
+def _most(kind, own, classes):
+    """The largest batch of that kind that a phase has images for."""
+    fewest = int(np.bincount(own, minlength=classes).min())
+    return {"class_balanced": fewest * classes, "per_class": fewest}.get(kind, len(own))

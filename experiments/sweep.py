@@ -17,7 +17,7 @@ import os
 from absl import flags
 from ml_collections import config_flags
 
-from experiments import cli, run_folder, trainer
+from experiments import cli, fields, run_folder, trainer
 from kipjax import checks
 from kipjax.io import log
 
@@ -39,7 +39,7 @@ def main() -> None:
 
 def sweep(config, grids: list[str], workdir: str) -> str:
     """Runs all combinations of the grids ``FIELD=VALUE,...`` that have not been run, and gives the table."""
-    parsed = [parse(text, config) for text in grids]
+    parsed = [fields.parse("--grid", text, config) for text in grids]
     cells = {}
     for choice in itertools.product(*parsed):
         print(f"\n{_name(choice)}", flush=True)
@@ -47,28 +47,6 @@ def sweep(config, grids: list[str], workdir: str) -> str:
     rows = [{"fields": dict(choice), **cell} for choice, cell in cells.items()]
     log.write_json(os.path.join(workdir, "table.json"), {"cells": rows})
     return table(parsed, cells)
-
-
-def parse(text: str, config) -> list[tuple[str, object]]:
-    """``[(field, value), ...]`` from ``FIELD=VALUE,VALUE``; values get the type that the field has."""
-    field, _, values = text.partition("=")
-    checks.require(bool(field and values), "--grid", f"{text!r} is not FIELD=VALUE,VALUE,...")
-    node = config
-    for part in field.split("."):
-        checks.one_of("--grid", f"field of {field}", part, node.keys() if hasattr(node, "keys") else ())
-        node = node[part]
-    plain = isinstance(node, (bool, int, float, str))
-    inside = f"one of its fields ({', '.join(node.keys())})" if hasattr(node, "keys") else "another field"
-    checks.require(plain, "--grid", f"{field} is {node!r}; only single values have a grid: take {inside}")
-    return [(field, _typed(field, value, node)) for value in values.split(",")]
-
-
-def _typed(field, text, like):
-    try:
-        return {"true": True, "false": False}[text.lower()] if isinstance(like, bool) else type(like)(text)
-    except (KeyError, TypeError, ValueError):
-        kind = type(like).__name__
-        raise checks.InputError(f"--grid: {field} is {text!r}; expected {kind}, as in {like!r}") from None
 
 
 def one(config, choice: Choice, workdir: str) -> dict:

@@ -106,6 +106,58 @@ def test_learned_labels_keep_their_place():
     assert np.all(labels.classes(jnp.asarray(y)) == np.array([1, 1, 3, 3]))
 
 
+def test_the_class_of_an_image_is_its_place_whatever_its_label_says():
+    """A learned label may be largest at another class; none of its images is lost."""
+    phases = continual.split(task(), phases=2)
+
+    def flipped(key, phase, ipc):
+        made = continual.random(key, phase, ipc)
+        return made._replace(y=made.y.at[0].set(made.y[-1]))
+
+    few = QUICK._replace(steps=1)
+    found = continual.evaluate(phases, flipped, MLP, total=8, protocol=few, networks=1)
+    assert found.memory.tolist() == [8, 8]
+    with pytest.raises(checks.InputError, match="the builder made 3 images for 2 classes; expected at least 2 of each"):
+        continual.evaluate(
+            phases,
+            lambda *args: jax.tree.map(lambda a: a[:3], continual.random(*args)),
+            MLP, ipc=2, protocol=few, networks=1,
+        )  # fmt: skip
+
+
+def test_classes_that_have_not_come_take_no_part_in_the_loss():
+    """The first phase of a learner that sees all of it: cross-entropy over two classes of four, by hand."""
+    phase = continual.split(task(40), phases=2)[0]
+    one = protocols.Protocol("one", steps=1, optimizer="sgd", learning_rate=0.5, loss="cross_entropy")
+    made, seen = continual.random(jax.random.key(2), phase, 3), jnp.array([1.0, 1.0, 0, 0])
+    learner = continual.Learner(MLP, one)
+    lesson = continual.Lesson(made.x, made.y, jnp.zeros(4), seen)
+    got = jax.jit(lambda key: learner.study(key, None, lesson))(jax.random.key(0)).variables["params"]
+    start = train.fresh(jax.random.key(0), MLP, made)["params"]
+
+    def loss(params):
+        logits = MLP.apply({"params": params}, made.x)[:, :2]
+        return -jnp.mean(jax.nn.log_softmax(logits)[jnp.arange(6), labels.classes(made.y)])
+
+    expected = jax.tree.map(lambda a, g: a - 0.5 * g, start, jax.grad(loss)(start))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), got, expected)
+    said = labels.classes(learner.outputs(train.Network({"params": got}), phase.x_test, seen))
+    assert set(np.asarray(said)) <= {0, 1}
+
+
+def test_the_first_phase_has_no_balanced_epochs():
+    phases = continual.split(task(), phases=2)
+    few = QUICK._replace(steps=5)
+    plain, balanced = (
+        continual.evaluate(
+            phases, continual.random, ipc=2, learner=continual.Learner(MLP, few, balanced_epochs=epochs), networks=2
+        ).accuracies
+        for epochs in (0, 30)
+    )
+    np.testing.assert_array_equal(plain[:, 0], balanced[:, 0])
+    assert np.any(plain[:, 1] != balanced[:, 1])
+
+
 def test_a_memory_keeps_what_a_network_without_one_forgets():
     phases = continual.split(task(), phases=2)
     options = {"protocol": QUICK, "networks": 2}
@@ -136,7 +188,9 @@ def test_total_budget_shrinks_what_is_old():
 
 
 def test_going_on_starts_from_the_network_before():
-    phases, few = continual.split(task(), phases=2), QUICK._replace(steps=1, learning_rate=1e-12)
+    """Data sets of the same classes, so that the same outputs count in both phases."""
+    phases = continual.domains({"a": task(), "b": task(80, seed=1, offset=1)})
+    few = QUICK._replace(steps=1, learning_rate=1e-12)
     fresh, goes_on = (
         continual.evaluate(phases, continual.random, MLP, ipc=2, learner=learner, protocol=few, networks=4)
         for learner in ("gdumb", "continue")

@@ -2,9 +2,14 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 
+from experiments import inputs, memory
+from kipjax import data
+from kipjax.core import labels
+from kipjax.evaluation import continual
 from tests.experiments.test_mia import ROOT, cli
 
 SMALL = ["--data=digits", "--phases=2", "--arch=mlp", "--training=dc", "--epochs=2", "--networks=1", "--test_size=80"]
@@ -25,6 +30,29 @@ def test_one_command_makes_table_plot_and_results(tmp_path):
     assert (tmp_path / "run" / "accuracy.png").read_bytes()[1:4] == b"PNG"
 
 
+@pytest.mark.parametrize(
+    ("path", "centred"), [("configs/kip/digits.py:tiny", True), ("configs/dd/digits.py:tiny", False)]
+)
+def test_a_config_gives_memories_with_centred_labels_in_the_order_of_classes(path, centred):
+    """Two phases of the digits have fewer images than KIP's batch of a thousand asks for."""
+    config = memory._config(path)
+    assert config.init.centered == centred
+    config.batch.size, config.steps = 1000, 1
+    dataset = data.load("digits")
+    preprocess = data.preprocess.fit(dataset.x_train, "standardize")
+    phase = continual.split(inputs.task(dataset, preprocess), phases=5)[1]
+    make = memory._of_config(config, [preprocess] * 5, "digits")
+    made = make(jax.random.key(0), phase, 2)
+    np.testing.assert_allclose(made.y, labels.one_hot(np.array([2, 2, 3, 3]), 10), atol=1e-6)
+
+
+def test_words_of_a_variant_are_joined_by_plus_and_fields_follow_an_at():
+    config = memory._config("configs/dsa/images.py:mnist+cpu+10@steps=7@method.outer=2")
+    assert (config.data.name, config.init.ipc, config.model.width) == ("mnist", 10, 32)
+    assert (config.steps, config.method.outer) == (7, 2)
+    assert "flip" not in config.method.strategy
+
+
 @pytest.mark.slow
 def test_exemplars_of_the_networks_on_both_learners(tmp_path):
     flags = ["--ipc=2", "--builder=herding,mnemonics", "--learner=rehearsal,lucir", "--distillation=0.5"]
@@ -41,9 +69,10 @@ def test_exemplars_of_the_networks_on_both_learners(tmp_path):
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs" / "continual").glob("*.flags")), ids=lambda path: path.stem)
 def test_flag_files_hold_flags_that_there_are(path, tmp_path):
-    """Up to the first thing that is refused, here the folder of the data."""
-    done = cli("continual", f"--flagfile={path}", "--data=nope.npz", f"--out={tmp_path}")
-    assert done.returncode == 2 and "nope.npz" in done.stderr and "Unknown" not in done.stderr, done.stderr
+    """Up to the first thing that is refused, here the folder."""
+    (tmp_path / "file").touch()
+    done = cli("continual", f"--flagfile={path}", f"--out={tmp_path / 'file' / 'out'}")
+    assert done.returncode == 2 and "--out:" in done.stderr and "Unknown" not in done.stderr, done.stderr
 
 
 @pytest.mark.parametrize(
@@ -53,7 +82,9 @@ def test_flag_files_hold_flags_that_there_are(path, tmp_path):
         (["--total=9"], "below one image for each of 10 classes"),
         ([], "set one of them"),
         (["--ipc=1", "--builder=herd"], "neither 'random', 'herding', 'mnemonics' nor a config"),
-        (["--ipc=1", "--builder=herding"], "choose a learner that sees all of it"),
+        (["--ipc=1", "--builder=configs/kip/digits.py@step=1"], "--builder: field of step is 'step'; choose one of"),
+        (["--ipc=1", "--domains=digits,digits"], "digits comes twice"),
+        (["--ipc=1", "--builder=random,herding"], "choose a learner that sees all of it"),
         (["--ipc=1", "--builder=mnemonics", "--learner=rehearsal"], "needs 2 images of each class and has 1"),
         (["--ipc=2", "--builder=mnemonics", "--inner_rate=0"], "step_size is 0.0"),
         (["--ipc=1", "--learner=lwf"], "choose one of gdumb, continue, rehearsal, lucir"),

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from configs.kip import digits
-from experiments import sweep
+from experiments import fields, sweep
 from kipjax import checks
 
 
@@ -15,15 +15,15 @@ def config():
 
 
 def test_values_get_the_type_of_their_field(config):
-    assert sweep.parse("method.learning_rate=1,0.5", config) == [
+    assert fields.parse("--grid", "method.learning_rate=1,0.5", config) == [
         ("method.learning_rate", 1.0),
         ("method.learning_rate", 0.5),
     ]
-    assert sweep.parse("method.learn_labels=true,False", config) == [
+    assert fields.parse("--grid", "method.learn_labels=true,False", config) == [
         ("method.learn_labels", True),
         ("method.learn_labels", False),
     ]
-    assert sweep.parse("init.kind=noise", config) == [("init.kind", "noise")]
+    assert fields.parse("--grid", "init.kind=noise", config) == [("init.kind", "noise")]
 
 
 @pytest.mark.parametrize(
@@ -34,13 +34,13 @@ def test_values_get_the_type_of_their_field(config):
         ("steps=many", "steps is 'many'; expected int, as in 6"),
         ("steps.more=1", "field of steps.more"),
         ("method.learn_labels=2", "expected bool"),
-        ("method=rcig", "only single values have a grid: take one of its fields"),
-        ("learn_kernel=w_std", "only single values have a grid"),
+        ("method=rcig", "only single values can be given: take one of its fields"),
+        ("learn_kernel=w_std", "only single values can be given"),
     ],
 )
 def test_wrong_grids_are_named(config, text, words):
     with pytest.raises(checks.InputError, match=words):
-        sweep.parse(text, config)
+        fields.parse("--grid", text, config)
 
 
 def test_a_sweep_runs_reads_back_and_keeps_a_diverged_cell(config, tmp_path, capsys, monkeypatch):

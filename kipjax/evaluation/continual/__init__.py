@@ -23,7 +23,7 @@ from kipjax.evaluation.continual.memories import (
     random,
 )
 from kipjax.evaluation.continual.phases import Phase, class_order, domains, split
-from kipjax.evaluation.continual.run import Run, evaluate
+from kipjax.evaluation.continual.run import Run, evaluate, require_fits
 
 __all__ = [
     "LEARNERS",
@@ -46,5 +46,6 @@ __all__ = [
     "of_method",
     "place",
     "random",
+    "require_fits",
     "split",
 ]

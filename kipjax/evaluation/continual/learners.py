@@ -9,9 +9,10 @@ A network that goes on may be held to what it said before. With ``distillation =
 
     ``lambda L_c + (1 - lambda) L_d``
 
-where ``L_c`` is the cross-entropy and ``L_d`` the distillation of ``core.incremental`` against the network before the
-phase, over the classes that it knew: equation (5) of arXiv:2002.10211, and of LwF (arXiv:1606.09282). (The programs'
-``L_c + T^2 beta KL`` is this at ``lambda = 1 / (1 + beta)`` and a learning rate ``1 + beta`` times as large.)
+where ``L_c`` is the cross-entropy over the classes seen so far and ``L_d`` the distillation of ``core.incremental``
+against the network before the phase, over the classes that it knew: equation (5) of arXiv:2002.10211, and of LwF
+(arXiv:1606.09282). (The programs' ``L_c + T^2 beta KL`` is this at ``lambda = 1 / (1 + beta)`` and a learning rate
+``1 + beta`` times as large.)
 """
 
 import dataclasses
@@ -114,10 +115,10 @@ class Learner:
         return self._train(key, taught.variables, None, lesson, self.protocol._replace(**short))
 
     def outputs(self, taught: train.Network, x: jax.Array, seen: jax.Array) -> jax.Array:
-        """``[n, k]`` for ``x [n, ...]``; the largest entry is the class, ``seen [k]`` masks those that there are."""
-        del seen
+        """``[n, k]`` for ``x [n, ...]``; the largest entry is the class, those not ``seen [k]`` are out of reach."""
         taught = taught._replace(variables=self.network(taught.variables))
-        return train.predict(self.model, taught, x, protocol=self.protocol, block_size=self.block_size)
+        found = train.predict(self.model, taught, x, protocol=self.protocol, block_size=self.block_size)
+        return incremental.restrict(found, seen)
 
     def network(self, variables: PyTree) -> PyTree:
         """The variables as ``model`` takes them: with scales in the kernels, where there are any."""
@@ -151,6 +152,8 @@ class Learner:
           old: ``(logits, h)`` of the network before the phase; ``None`` if there is none.
         """
         del h, params
+        if self._by_cross_entropy:
+            logits = incremental.restrict(logits, lesson.seen)
         if old is None or not self.distillation:
             return protocols.LOSSES[self.protocol.loss](logits / self.protocol.label_scale, y)
         hard = protocols.LOSSES["soft_cross_entropy"](logits, y)
@@ -160,7 +163,12 @@ class Learner:
     @property
     def _own_loss(self) -> bool:
         """Whether a training descends on more, or on less, than the protocol's loss."""
-        return bool(self.distillation or self.weight_transfer)
+        return bool(self.distillation or self.weight_transfer or self._by_cross_entropy)
+
+    @property
+    def _by_cross_entropy(self) -> bool:
+        """Whether it descends on a cross-entropy, which classes that have not come take no part in."""
+        return bool(self.distillation) or self.protocol.loss in ("cross_entropy", "soft_cross_entropy")
 
     def _train(self, key, start, held, lesson, protocol):
         objective = self._objective(start, held, lesson, protocol) if self._own_loss else None

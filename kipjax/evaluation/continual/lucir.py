@@ -76,10 +76,6 @@ class Lucir(Learner):
             checks.at_least(where, name, getattr(self, name), 0.0)
         checks.whole(where, "top", self.top)
 
-    def outputs(self, taught: train.Network, x: jax.Array, seen: jax.Array) -> jax.Array:
-        """As ``Learner.outputs``, with classes that have not come out of reach."""
-        return incremental.restrict(super().outputs(taught, x, seen), seen)
-
     def prepare(self, before: PyTree, lesson: Lesson) -> PyTree:
         """As ``Learner.prepare``, with imprinted weights of the new classes."""
         variables = super().prepare(before, lesson)

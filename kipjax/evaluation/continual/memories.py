@@ -141,7 +141,9 @@ def given(sets: Sequence[Distilled]) -> Builder:
             f"set {phase.number} has {found.tolist()} images of each class; expected at least {ipc} of classes "
             f"{', '.join(map(str, sorted(phase.classes)))} and no others",
         )
-        return first(made, ipc)
+        classes = np.asarray(labels.classes(made.y))
+        rows = np.concatenate([np.flatnonzero(classes == c)[:ipc] for c in sorted(phase.classes)])
+        return Distilled(jnp.asarray(made.x)[rows], jnp.asarray(made.y)[rows])
 
     return build
 
@@ -268,10 +270,22 @@ def mnemonics(
     return Taught(build, adjust, least=2) if adjust_steps else Taught(build)
 
 
-def first(made: Distilled, ipc: int) -> Distilled:
-    """The first ``ipc`` images of each class, the class being the largest entry of the label."""
-    classes = np.asarray(labels.classes(jnp.asarray(made.y)))
-    rows = np.concatenate([np.flatnonzero(classes == c)[:ipc] for c in np.unique(classes)])
+def first(made: Distilled, ipc: int, classes: int) -> Distilled:
+    """The first ``ipc`` images of each of the ``classes`` of a phase.
+
+    What class an image stands for is said by its place, as a ``Builder`` leaves them: learned labels need not have
+    their largest entry there.
+
+    Raises:
+      InputError: the set is no such memory.
+    """
+    m = len(made.x)
+    checks.require(
+        m % classes == 0 and m >= ipc * classes,
+        "continual.memory",
+        f"the builder made {m} images for {classes} classes; expected at least {ipc} of each, in the order of classes",
+    )
+    rows = np.arange(m).reshape(classes, -1)[:, :ipc].ravel()
     return Distilled(jnp.asarray(made.x)[rows], jnp.asarray(made.y)[rows])
 
 

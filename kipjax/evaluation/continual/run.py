@@ -21,7 +21,7 @@ from kipjax.evaluation.continual.phases import Phase, slots
 from kipjax.evaluation.protocols import Protocol
 from kipjax.types import Distilled
 
-__all__ = ["Run", "evaluate"]
+__all__ = ["Run", "evaluate", "require_fits"]
 
 
 class Run(NamedTuple):
@@ -110,23 +110,36 @@ def evaluate(
       NumericalError: a network left the finite numbers.
     """
     where = "continual.evaluate"
-    checks.require(len(phases) > 0, where, "phases is empty; give at least one")
     for name, value, low in (("networks", networks, 1), ("parallel", parallel, 0)):
         checks.whole(where, name, value, low)
+    if isinstance(learner, str):
+        learner = _named(learner, model, protocol, distillation, block_size)
+    require_fits(phases, builder, learner, ipc=ipc, total=total)
+    at_once = min(parallel, networks) or (1 if jax.default_backend() == "cpu" else networks)
+    return _Course(tuple(phases), builder, learner, ipc, total, networks, at_once).run(key)
+
+
+def require_fits(
+    phases: Sequence[Phase], builder: Builder | Taught, learner: Learner, *, ipc: int = 0, total: int = 0
+) -> None:
+    """Refuses what ``evaluate`` cannot run, before anything is learned.
+
+    Raises:
+      InputError: there is no phase, the memory has no room for the images of a class that the builder needs, or the
+        builder looks at networks that have not seen the phase.
+    """
+    where = "continual.evaluate"
+    checks.require(len(phases) > 0, where, "phases is empty; give at least one")
     share = memory_per_class(slots(phases), ipc=ipc, total=total)
     if isinstance(builder, Taught):
         text = f"this memory needs {builder.least} images of each class and has {share}; raise ipc or total"
         checks.require(share >= builder.least or len(phases) == 1, where, text)
-    if isinstance(learner, str):
-        learner = _named(learner, model, protocol, distillation, block_size)
     checks.require(
         learner.sees_all or not isinstance(builder, Taught),
         where,
         "this memory is built by networks that have learned the phase; choose a learner that sees all of it, such as "
         "'rehearsal'",
     )
-    at_once = min(parallel, networks) or (1 if jax.default_backend() == "cpu" else networks)
-    return _Course(tuple(phases), builder, learner, ipc, total, networks, at_once).run(key)
 
 
 class _Course(NamedTuple):
@@ -169,14 +182,12 @@ class _Course(NamedTuple):
         keys = jax.random.split(study_key, self.networks)
         options = {"learner": learner, "parallel": self.parallel}
         if not learner.sees_all and not isinstance(self.builder, Taught):
-            memory = [
-                *(memories.first(made, share) for made in memory),
-                memories.first(self.builder(key, phase, share), share),
-            ]
+            memory = [*self.reduced(memory, share), self.new(self.builder(key, phase, share), phase, share)]
             return memory, _studied(keys, taught, _lesson(memory, known, seen), **options)
         taught = _studied(keys, taught, _lesson([*memory, _whole(phase)], known, seen), **options)
-        memory = self.kept(key, [memories.first(made, share) for made in memory], phase, share, taught, seen)
-        if learner.balanced_epochs:
+        old = self.reduced(memory, share)
+        memory = self.kept(key, old, phase, share, taught, seen)
+        if learner.balanced_epochs and old:
             keys = jax.random.split(jax.random.fold_in(study_key, 1), self.networks)
             taught = _studied(keys, taught, _lesson(memory, known, seen), balance=True, **options)
         return memory, taught
@@ -184,14 +195,21 @@ class _Course(NamedTuple):
     def kept(self, key, old, phase, share, taught, seen):
         """The memory after a phase that the networks have learned."""
         if not isinstance(self.builder, Taught):
-            return [*old, memories.first(self.builder(key, phase, share), share)]
+            return [*old, self.new(self.builder(key, phase, share), phase, share)]
         variables = jax.vmap(self.learner.network)(taught.variables)
         kept = memories.join(old) if old else None
         networks = Networks(self.learner.model, variables, jnp.asarray(seen), kept)
         if self.builder.adjust and kept is not None:
             adjusted = self.builder.adjust(jax.random.fold_in(key, 1), kept, networks)
             old = memories.part(adjusted, [len(made.x) for made in old])
-        return [*old, memories.first(self.builder.build(key, phase, share, networks), share)]
+        return [*old, self.new(self.builder.build(key, phase, share, networks), phase, share)]
+
+    def reduced(self, memory, share):
+        """What was kept of earlier phases, ``share`` images of each class."""
+        return [self.new(made, phase, share) for made, phase in zip(memory, self.phases)]
+
+    def new(self, made, phase, share):
+        return memories.first(made, share, len(phase.classes))
 
     def require_finite(self, found, t):
         protocol = self.learner.protocol
