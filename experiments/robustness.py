@@ -5,9 +5,8 @@ python -m experiments.robustness --config=configs/kip/digits.py --ipc=1,10 --stu
 python -m experiments.robustness --artifact=RUN/distilled.npz --study=bias --networks=fc1 --out=runs/bias
 
 Sets are artifacts, beside random images of the same number; or made here by a config at each of --ipc images a class,
---runs times each, beside the images that they started from, corrupted alike by KIP_rho. Settings are chosen on
-training images that are held out before anything is made or drawn; of an artifact's, those that it was not distilled
-from, where it says so (config.data.train_size) and there are enough, and else the table says that it may have been.
+--runs times each, beside the images that they started from, corrupted alike by KIP_rho. Settings are chosen on held-out
+training images that nothing else is made of; the table says so where an artifact may have been distilled from them.
 
 scatter: every network under a grid of optimizers, losses, learning rates and weight decays, natural against distilled
 accuracy (arXiv:2011.00050, figure 3), the best setting of each (its tables A5 and A6) and how often the distilled set
