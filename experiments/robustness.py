@@ -5,8 +5,7 @@ python -m experiments.robustness --config=configs/kip/digits.py --ipc=1,10 --stu
 python -m experiments.robustness --artifact=RUN/distilled.npz --study=bias --networks=fc1 --out=runs/bias
 
 Sets are artifacts, beside random images of the same number; or made here by a config at each of --ipc images a class,
---runs times each, beside the images that they started from, corrupted alike by KIP_rho. Settings are chosen on held-out
-training images that nothing else is made of; the table says so where an artifact may have been distilled from them.
+--runs times each, beside the images that they started from, corrupted alike by KIP_rho.
 
 scatter: every network under a grid of optimizers, losses, learning rates and weight decays, natural against distilled
 accuracy (arXiv:2011.00050, figure 3), the best setting of each (its tables A5 and A6) and how often the distilled set
@@ -44,7 +43,9 @@ flags.DEFINE_float("scale", 1.0, "Factor on the width of these networks.")
 for name in ("optimizer", "loss", "learning_rate", "weight_decay"):
     flags.DEFINE_list(name, [str(value) for value in robustness.GRID[name]], f"Values of {name} in the grid.")
 flags.DEFINE_integer("steps", 1000, "Steps of every training.", lower_bound=1)
-flags.DEFINE_integer("validation_size", 500, "Held-out training images to choose settings by; 0: the test images.")
+flags.DEFINE_integer(
+    "validation_size", 500, "Training images to choose settings by, of which nothing is made; 0: the test images."
+)
 flags.DEFINE_integer("seeds", 5, "Networks at every point.", lower_bound=1)
 flags.DEFINE_integer("parallel", 0, "Networks at once; 0 for one on CPU and all elsewhere.", lower_bound=0)
 flags.DEFINE_enum("group", "class", ("class", "brightness", "cluster"), "bias: groups of test images.")
