@@ -4,13 +4,13 @@ import pathlib
 
 from kipjax import data, evaluation, kernels, methods, models
 
-__all__ = ["configs", "lines", "names"]
+__all__ = ["configs", "flag_files", "lines", "names"]
 
 _ROOT = pathlib.Path(__file__).parent.parent
 
 
 def names() -> dict[str, list[str]]:
-    """By kind: every method, kernel, architecture, dataset, protocol and config."""
+    """By kind: every method, kernel, architecture, dataset, protocol, config and flag file."""
     return {
         "method": sorted(methods.METHODS),
         "kernel": list(kernels.names()),
@@ -18,6 +18,7 @@ def names() -> dict[str, list[str]]:
         "dataset": [*data.KNOWN, "tfds:<name>", "<path>"],
         "protocol": sorted(evaluation.PROTOCOLS),
         "config": configs(),
+        "flagfile": flag_files(),
     }
 
 
@@ -30,3 +31,8 @@ def configs() -> list[str]:
     """The config files, as ``--config`` takes them."""
     found = (path for path in (_ROOT / "configs").glob("*/*.py") if path.name != "__init__.py")
     return sorted(str(path.relative_to(_ROOT)) for path in found)
+
+
+def flag_files() -> list[str]:
+    """Files for ``--flagfile``; the folder is named after the script that takes them."""
+    return sorted(str(path.relative_to(_ROOT)) for path in (_ROOT / "configs").glob("*/*.flags"))

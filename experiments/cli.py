@@ -88,7 +88,7 @@ def run(main: Callable[[], None], define: Callable[[], None] = lambda: None) -> 
 
 
 def _help():
-    """The script's docstring, its own flags in a line each, and the configs."""
+    """The script's docstring, its own flags in a line each, its flag files and the configs."""
     main = sys.modules["__main__"]
     own = sorted(flags.FLAGS.get_key_flags_for_module(main), key=lambda flag: flag.name)
     lines = [(main.__doc__ or "").strip(), "", "flags:"]
@@ -99,6 +99,9 @@ def _help():
             initial_indent="  ",
             subsequent_indent=" " * 19,
         )
+    script = os.path.basename(sys.argv[0]).removesuffix(".py")
+    files = [path.split("/")[2] for path in catalogue.flag_files() if path.startswith(f"configs/{script}/")]
+    lines += [f"flag files, as --flagfile=configs/{script}/FILE: {' '.join(files)}"] if files else []
     if "config" in flags.FLAGS:
         lines += ["", "configs, as --config=configs/METHOD/NAME.py (--list shows every other name):", *_configs()]
     return "\n".join(lines)

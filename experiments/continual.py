@@ -73,9 +73,8 @@ def _row(run):
 def _sequences():
     """``[(phases, preprocessing of each), ...]``, one for each class order."""
     if FLAGS.domains:
-        twice = [name for name in FLAGS.domains if FLAGS.domains.count(name) > 1]
-        checks.require(not twice, "--domains", f"{twice and twice[0]} comes twice; name each data set once")
-        sources = {name: report.Source(name, FLAGS.image_size, 0, 0) for name in FLAGS.domains}
+        names = findings.nonempty("domains")
+        sources = {name: report.Source(name, FLAGS.image_size, 0, 0) for name in names}
         loaded = {name: _balanced(report.load(source, FLAGS.data_dir)) for name, source in sources.items()}
         channels = max(found.x_train.shape[-1] for found in loaded.values())
         fitted, tasks = [], {}

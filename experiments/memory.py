@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from absl import flags
 
-from experiments import build, fields
+from experiments import build, fields, findings
 from kipjax import checks, methods, models
 from kipjax.core import labels
 from kipjax.evaluation import Task, continual, protocols, train
@@ -59,7 +59,7 @@ def define() -> None:
 
 def builders() -> dict:
     """``name -> f(preprocessing of each phase) -> builder`` of every ``--builder``."""
-    return {name: _builder(name) for name in FLAGS.builder}
+    return {name: _builder(name) for name in findings.nonempty("builder")}
 
 
 def learners(task: Task, name: str) -> dict[str, continual.Learner]:
@@ -69,7 +69,7 @@ def learners(task: Task, name: str) -> dict[str, continual.Learner]:
     shared = {"weight_transfer": FLAGS.weight_transfer, "balanced_epochs": FLAGS.balanced_epochs}
     shared["balanced_rate"] = FLAGS.balanced_rate
     found = {}
-    for word in FLAGS.learner:
+    for word in findings.nonempty("learner"):
         checks.one_of("--learner", "learner", word, continual.LEARNERS)
         if word == "lucir":
             cosine = model.clone(classifier="cosine")

@@ -41,17 +41,27 @@ flags.DEFINE_integer("seeds", 1, "Networks on each set and chunk (the papers: 5)
 
 def main() -> None:
     findings.folder()
-    lengths, began = findings.whole_numbers("lengths"), time.monotonic()
+    lengths, chunks, began = findings.whole_numbers("lengths"), findings.whole_numbers("chunk"), time.monotonic()
+    findings.nonempty("attacks")
     found = findings.inputs(FLAGS.artifact)
-    _require_placed(found)
-    audits = {number: _chunk(number, found, lengths) for number in findings.whole_numbers("chunk")}
+    checks.require(
+        bool(found or FLAGS.real or FLAGS.control or FLAGS.subset_size),
+        "--artifact",
+        "is empty and no baseline is on; there is no network to attack",
+    )
+    _require_placed(found, chunks)
+    # Sets of one config, from several chunks or seeds, share a row of the table.
+    named = [
+        (f"{name}, {len(item.made.distilled.x)} images", item) for name, item in zip(findings.pooled(found), found)
+    ]
+    audits = {number: _chunk(number, named, lengths) for number in chunks}
     rows = [{"chunk": number, **audit._asdict()} for number, some in audits.items() for audit in some]
     merged = [audit for some in audits.values() for audit in some]
     _plot(merged, os.path.join(FLAGS.out, "curves.png"))
     findings.write(rows, _table(merged, lengths[-1]), fprs=mia.FPRS, seconds=time.monotonic() - began)
 
 
-def _chunk(number, found, lengths):
+def _chunk(number, named, lengths):
     """The audits of one chunk: of the sets distilled from it, each in its own space, then the baselines."""
     whole = findings.dataset()
     members = mia.chunk(len(whole.x_train), number, FLAGS.chunk_size)
@@ -59,7 +69,7 @@ def _chunk(number, found, lengths):
     options |= {"protocol": _protocol(), "key": jax.random.fold_in(jax.random.key(FLAGS.seed), number)}
     chunk = findings.dataset(int(members[0]), FLAGS.chunk_size)
     audits = []
-    for item in found:
+    for name, item in named:
         if _members(item) != (members[0], FLAGS.chunk_size):
             continue
         checks.require(
@@ -70,7 +80,7 @@ def _chunk(number, found, lengths):
         )
         task, distilled = findings.task(chunk, item.made.preprocess), jax.tree.map(jnp.asarray, item.made.distilled)
         audits += mia.evaluate(
-            task, np.arange(FLAGS.chunk_size), distilled={_name(item): distilled}, subset_size=0, real=False,
+            task, np.arange(FLAGS.chunk_size), distilled={name: distilled}, subset_size=0, real=False,
             model=_model(task), **options,
         )  # fmt: skip
     return audits + _baselines(whole, members, number, options)
@@ -111,8 +121,8 @@ def _members(item):
     return item.source.train_start, item.source.train_size
 
 
-def _require_placed(found):
-    chunks = [(number * FLAGS.chunk_size, FLAGS.chunk_size) for number in findings.whole_numbers("chunk")]
+def _require_placed(found, numbers):
+    chunks = [(number * FLAGS.chunk_size, FLAGS.chunk_size) for number in numbers]
     for item in found:
         start, size = _members(item)
         checks.require(
@@ -122,11 +132,6 @@ def _require_placed(found):
             f"the chunks {','.join(FLAGS.chunk)} of {FLAGS.chunk_size}; distil with --config.data.train_start and "
             "--config.data.train_size",
         )
-
-
-def _name(item):
-    """Sets of one method and size, from several chunks, share a row of the table."""
-    return f"{item.made.meta.get('method', '?')}, {len(item.made.distilled.x)} images"
 
 
 def _table(audits, length):

@@ -3,8 +3,12 @@
 python -m experiments.nas --data=digits --artifact=RUN/distilled.npz --out=runs/nas --width=8,16 --depth=1,2 --norm=none
 python -m experiments.nas --flagfile=configs/nas/cifar10.flags --artifact=RUN/distilled.npz --out=runs/nas
 
-Proxies: every artifact (a coreset's or a distilled one, all in one preprocessed space), random images of the first
-one's number per class, and early stopping. Writes results.json (every accuracy), table.txt and correlation.png.
+Proxies: every artifact (a coreset's or a distilled one, all in one preprocessed space); of the size of each, or of
+--random_ipc images a class, --random_sets draws of random images, and herding by a network trained on the whole set;
+early stopping. Proxies are scored on training images that are held out before anything is drawn; such as no artifact
+was distilled from, where all of them say of which part they are (config.data.train_size) and there are enough others.
+--training=mtt trains on every set at its own learned rate (one of GTN, which has a rate for each step, at their mean).
+Writes results.json (every accuracy), table.txt and correlation.png.
 """
 
 import itertools
@@ -16,22 +20,31 @@ import numpy as np
 from absl import flags
 
 from experiments import cli, findings, tables
-from kipjax import checks, data
-from kipjax.evaluation import nas, protocols
+from kipjax import checks, data, methods
+from kipjax.core import labels
+from kipjax.evaluation import krr, nas, protocols, train
 from kipjax.io import charts
+from kipjax.types import Batch, Distilled
 
 FLAGS = flags.FLAGS
 findings.define_data("cifar10")
 flags.DEFINE_list("artifact", [], "Proxy sets (.npz).")
 for name, words in nas.WORDS.items():
     flags.DEFINE_list(name, [str(word) for word in words], f"Values of {name} in the space.")
-flags.DEFINE_integer("random_ipc", 0, "Random images per class; 0 for as many as the first artifact, or 10.")
+flags.DEFINE_integer(
+    "random_ipc", 0, "Random and herded images per class; 0: as many as each artifact, or 10.", lower_bound=0
+)
+flags.DEFINE_integer("random_sets", 3, "Sets of random images of each size; 0 for none.", lower_bound=0)
+flags.DEFINE_string("herding", "dc_convnet", "Network that is trained to herd by its features; empty: no herding.")
+flags.DEFINE_integer("herding_epochs", 20, "Epochs of that on the whole set.", lower_bound=1)
 flags.DEFINE_bool("early_stopping", True, "Also search by early stopping.")
-flags.DEFINE_integer("epochs", 200, "Epochs on a proxy; the rate falls in the middle.", lower_bound=1)
+flags.DEFINE_integer(
+    "epochs", 0, "Epochs on a proxy; the rate falls in the middle. 0: those of --training, or 200.", lower_bound=0
+)
 flags.DEFINE_integer("full_epochs", 100, "Epochs on the whole training set.", lower_bound=1)
 flags.DEFINE_enum("training", "", ["", *sorted(protocols.NAMED)], "Train on proxies by this paper's protocol instead.")
 flags.DEFINE_integer("full_size", 0, "The 'whole' training set: the first so many images; 0 for all.", lower_bound=0)
-flags.DEFINE_integer("validation_size", 0, "Held-out training images that score proxies; 0: the test set.")
+flags.DEFINE_integer("validation_size", 500, "Held-out training images that score proxies; 0: the test images.")
 flags.DEFINE_float("top", 0.1, "The best share of the networks that is looked at again, or their number.")
 flags.DEFINE_integer("seeds", 1, "Networks of each architecture.", lower_bound=1)
 flags.DEFINE_integer("parallel", 0, "Networks at once; 0 for one on CPU and all of a shape elsewhere.", lower_bound=0)
@@ -40,23 +53,35 @@ flags.DEFINE_integer("parallel", 0, "Networks at once; 0 for one on CPU and all 
 def main() -> None:
     findings.folder()
     space = nas.space(
-        width=findings.whole_numbers("width"), depth=findings.whole_numbers("depth"), norm=FLAGS.norm,
-        activation=FLAGS.activation, pool=FLAGS.pool,
+        width=findings.whole_numbers("width"), depth=findings.whole_numbers("depth"),
+        **{name: findings.nonempty(name) for name in ("norm", "activation", "pool")},
     )  # fmt: skip
     nas.correlation(range(len(space)), range(len(space)), top=FLAGS.top)  # refused now rather than after the search
-    found = findings.inputs(FLAGS.artifact)
-    task = findings.task(findings.dataset(0, FLAGS.full_size), _one_space(found))
-    proxies = {item.name: jax.tree.map(jnp.asarray, item.made.distilled) for item in found}
-    proxies["random"] = _random(task, proxies)
     short, full = _protocols()
+    found = findings.inputs(FLAGS.artifact)
+    parts, preprocess = _parts(found)
+    task = findings.task(parts.rest, preprocess)
+    proxies = _proxies(task, found)
     searches = nas.evaluate(
         task, space, proxies, protocol=short, full_protocol=full, early_stopping=FLAGS.early_stopping,
-        validation_size=FLAGS.validation_size, key=jax.random.key(FLAGS.seed), seeds=FLAGS.seeds,
-        parallel=FLAGS.parallel,
+        held=parts.held(preprocess), key=jax.random.key(FLAGS.seed), seeds=FLAGS.seeds, parallel=FLAGS.parallel,
     )  # fmt: skip
     _plot(searches, os.path.join(FLAGS.out, "correlation.png"))
     rows = [search._asdict() | {"accuracies": search.accuracies.tolist()} for search in searches]
-    findings.write(rows, _table(space, searches), architectures=[one._asdict() for one in space])
+    about = [f"proxies scored on {parts.about}; {protocols.describe(short, searches[0].images)}"]
+    findings.write(rows, _table(space, searches, about), architectures=[one._asdict() for one in space])
+
+
+def _parts(found):
+    """The data without held-out images, and the preprocessing of the artifacts, else one fitted on the rest."""
+    everything = findings.dataset()
+    n = len(everything.x_train)
+    checks.within("--full_size", "full_size", FLAGS.full_size, 0, n)
+    kept, seen = np.arange(FLAGS.full_size or n), [findings.rows(item, n) for item in found]
+    parts = findings.split(
+        everything, FLAGS.validation_size, seed=FLAGS.seed, kept=kept, seen=np.concatenate([[], *seen]).astype(int)
+    )
+    return parts, _one_space(found) or data.preprocess.fit(parts.rest.x_train, FLAGS.preprocess)
 
 
 def _one_space(found):
@@ -69,47 +94,87 @@ def _one_space(found):
     return found[0].made.preprocess if found else None
 
 
-def _random(task, proxies):
-    """Random images of each class."""
-    first = next(iter(proxies.values()), None)
-    ipc = FLAGS.random_ipc or (max(1, len(first.x) // task.num_classes) if first is not None else 10)
-    key = jax.random.fold_in(jax.random.key(FLAGS.seed), 1)
-    return data.initial.real(key, task.x_train, task.train_labels, ipc=ipc, num_classes=task.num_classes)
+def _proxies(task, found):
+    """Sets by name: the artifacts, and of the size of each (or --random_ipc) random and herded images."""
+    proxies = {item.name: _with_one_rate(jax.tree.map(jnp.asarray, item.made.distilled)) for item in found}
+    own = dict.fromkeys(len(made.x) for made in proxies.values())
+    sizes = [FLAGS.random_ipc * task.num_classes] if FLAGS.random_ipc else list(own) or [10 * task.num_classes]
+    random_key, herding_key = jax.random.split(jax.random.fold_in(jax.random.key(FLAGS.seed), 1))
+    herded = _herded(herding_key, task, max(sizes)) if FLAGS.herding else None
+    for size in sizes:
+        keys = jax.random.split(jax.random.fold_in(random_key, size), FLAGS.random_sets)
+        if len(keys):
+            proxies[f"random, {size} images"] = [krr.subset(key, task, size) for key in keys]
+        if herded is not None:
+            proxies[f"herding, {size} images"] = Distilled(herded.x[:size], herded.y[:size])
+    return proxies
+
+
+def _with_one_rate(made):
+    """Protocols with a learned rate take one; of a set with one for each step it is their mean."""
+    return made if made.lr is None else made._replace(lr=made.lr.mean())
+
+
+def _herded(key, task, size):
+    """At least ``size`` images by herding, best first, so that the first ones are a smaller set of the same kind.
+
+    The features are those of a network trained on the whole set, as in arXiv:2006.05929.
+    """
+    k = task.num_classes
+    model = train.build(FLAGS.herding, task)
+    method = methods.network_coreset.make(model, select="herding", epochs=FLAGS.herding_epochs)
+    whole = Batch(jnp.asarray(task.x_train), labels.one_hot(task.train_labels, k))
+    some = krr.subset(key, task, -(-size // k) * k)  # of this the method takes the size alone
+    state = jax.jit(lambda key, start: method.step(key, method.init(key, start), whole)[0])(key, some)
+    made = method.distilled(state)
+    by_rank = np.arange(len(made.x)).reshape(k, -1).T.ravel()
+    return Distilled(made.x[by_rank], made.y[by_rank])
 
 
 def _protocols():
-    short = nas.PROTOCOL._replace(epochs=FLAGS.epochs, drop_epoch=FLAGS.epochs // 2 + 1)
-    if FLAGS.training:
-        short = protocols.named(FLAGS.training, dataset=FLAGS.data)
-    return short, nas.FULL._replace(epochs=FLAGS.full_epochs, drop_epoch=FLAGS.full_epochs // 2 + 1)
+    """Of proxies and of the whole set."""
+    short = protocols.named(FLAGS.training, dataset=FLAGS.data) if FLAGS.training else nas.PROTOCOL
+    if FLAGS.epochs:
+        counts = f"{FLAGS.training} counts steps, not epochs; leave --epochs out"
+        checks.require(short.epochs > 0, "--epochs", counts)
+        short = _for_epochs(short, FLAGS.epochs)
+    return short, _for_epochs(nas.FULL, FLAGS.full_epochs)
 
 
-def _table(space, searches):
-    """Correlations with the last search, and the whole-set accuracy of the network that each would select."""
+def _for_epochs(protocol, epochs):
+    return protocol._replace(epochs=epochs, drop_epoch=epochs // 2 + 1)
+
+
+def _table(space, searches, about):
+    """Correlations with the last search, and the whole-set accuracy of the networks that would be selected."""
     full = searches[-1].accuracies.mean(axis=1)
-    columns = ["images", "selected, accuracy %", "Spearman", "Kendall", f"Spearman top {FLAGS.top:g}"]
+    columns = ["sets", "images", "selected, accuracy %", "Spearman", "Kendall", f"Spearman top {FLAGS.top:g}"]
     columns += [f"Kendall top {FLAGS.top:g}", "seconds", "compiling"]
     rows = {}
-    for search in searches:
-        mean = search.accuracies.mean(axis=1)
-        best = int(mean.argmax())
-        everywhere, top = nas.correlation(mean, full), nas.correlation(mean, full, top=FLAGS.top)
-        values = [everywhere.spearman, everywhere.kendall, top.spearman, top.kendall]
-        rows[search.proxy] = [str(search.images), tables.spread(searches[-1].accuracies[best], scale=100)]
-        rows[search.proxy] += [f"{value:.2f}" for value in values]
-        rows[search.proxy] += [f"{search.seconds:.1f}", f"{search.compile_seconds:.1f}"]
-    size, held_out = nas.correlation(full, full, top=FLAGS.top).n, FLAGS.validation_size
-    scored = f"{held_out} held-out training images" if held_out else "the test set"
+    for name in dict.fromkeys(search.proxy for search in searches):
+        some = [search for search in searches if search.proxy == name]
+        means = [search.accuracies.mean(axis=1) for search in some]
+        selected = np.concatenate([searches[-1].accuracies[mean.argmax()] for mean in means])
+        found = [(*nas.correlation(m, full)[:2], *nas.correlation(m, full, top=FLAGS.top)[:2]) for m in means]
+        rows[name] = [str(len(some)), str(some[0].images), tables.spread(selected, scale=100)]
+        rows[name] += [tables.spread(values) for values in zip(*found)]
+        seconds = ([getattr(search, field) for search in some] for field in ("seconds", "compile_seconds"))
+        rows[name] += [f"{np.mean(values):.1f}" for values in seconds]
     notes = [
-        f"{len(space)} networks, n={FLAGS.seeds} of each; top: the {size} that the proxy ranks first",
-        f"proxies scored on {scored}; NaN: one of the rankings is a single tie",
+        f"{len(space)} networks, n={FLAGS.seeds} of each; top: the {nas.correlation(full, full, top=FLAGS.top).n} that "
+        "the proxy ranks first; NaN: one of the rankings is a single tie",
+        "mean ± standard deviation over sets (selected: over sets and networks); seconds: of one set",
     ]
-    return "\n".join([tables.grid("proxy", columns, rows), *notes])
+    return "\n".join([tables.grid("proxy", columns, rows), *about, *notes])
 
 
 def _plot(searches, path):
     full = 100 * searches[-1].accuracies.mean(axis=1)
-    clouds = {search.proxy: (100 * search.accuracies.mean(axis=1), full) for search in searches[:-1]}
+    clouds: dict[str, tuple[list[float], list[float]]] = {}
+    for search in searches[:-1]:
+        x, y = clouds.setdefault(search.proxy, ([], []))
+        x += (100 * search.accuracies.mean(axis=1)).tolist()
+        y += full.tolist()
     charts.points(path, clouds, x_label="accuracy on the proxy, %", y_label="accuracy on the whole set, %")
 
 

@@ -5,7 +5,7 @@ python -m experiments.robustness --config=configs/kip/digits.py --ipc=1,10 --stu
 python -m experiments.robustness --artifact=RUN/distilled.npz --study=bias --networks=fc1 --out=runs/bias
 
 Sets are artifacts, beside random images of the same number; or made here by a config at each of --ipc images a class,
---runs times each, beside the images that they started from, corrupted alike where the method has a rho.
+--runs times each, beside the images that they started from, corrupted alike by KIP_rho.
 
 scatter: every network under a grid of optimizers, losses, learning rates and weight decays, natural against distilled
 accuracy (arXiv:2011.00050, figure 3), the best setting of each (its tables A5 and A6) and how often the distilled set
@@ -14,6 +14,7 @@ of networks trained on the set, on random images and on full data. Each writes r
 """
 
 import os
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,8 +24,9 @@ from ml_collections import config_flags
 
 from experiments import build, cli, findings, inputs, report, tables
 from kipjax import checks, models
-from kipjax.evaluation import krr, metrics, robustness
+from kipjax.evaluation import Task, krr, metrics, robustness
 from kipjax.io import charts
+from kipjax.types import Distilled
 
 FLAGS = flags.FLAGS
 findings.define_out()
@@ -41,7 +43,9 @@ flags.DEFINE_float("scale", 1.0, "Factor on the width of these networks.")
 for name in ("optimizer", "loss", "learning_rate", "weight_decay"):
     flags.DEFINE_list(name, [str(value) for value in robustness.GRID[name]], f"Values of {name} in the grid.")
 flags.DEFINE_integer("steps", 1000, "Steps of every training.", lower_bound=1)
-flags.DEFINE_integer("validation_size", 0, "Held-out training images to choose settings by; 0: the test set.")
+flags.DEFINE_integer(
+    "validation_size", 500, "Training images to choose settings by, of which nothing is made; 0: the test images."
+)
 flags.DEFINE_integer("seeds", 5, "Networks at every point.", lower_bound=1)
 flags.DEFINE_integer("parallel", 0, "Networks at once; 0 for one on CPU and all elsewhere.", lower_bound=0)
 flags.DEFINE_enum("group", "class", ("class", "brightness", "cluster"), "bias: groups of test images.")
@@ -50,10 +54,26 @@ flags.DEFINE_integer("full_size", 0, "bias: real training images of 'full data';
 flags.DEFINE_integer("full_steps", 0, "bias: steps on them; 0 for as many as on a set.", lower_bound=0)
 
 
+class Set(NamedTuple):
+    """A set by name, ``natural`` ones to compare it with (or none), and the data that both are from.
+
+    ``held`` are images and classes that settings are chosen by, ``about`` says which; ``kernels`` are the names of
+    those that it was distilled with, ``None`` if unknown.
+    """
+
+    name: str
+    made: Distilled
+    natural: list[Distilled]
+    task: Task
+    held: Any
+    about: str
+    kernels: tuple[str, ...] | None
+
+
 def main() -> None:
     findings.folder()
     settings = _grid()
-    for name in FLAGS.networks:  # refused now rather than after sets were made
+    for name in findings.nonempty("networks"):  # refused now rather than after sets were made
         known = [*robustness.NETWORKS, *models.names()]
         checks.one_of("--networks", "network", name.partition(":")[0], known)
     checks.require(
@@ -67,46 +87,44 @@ def main() -> None:
 
 
 def _grid():
-    rates = {name: _numbers(name) for name in ("learning_rate", "weight_decay")}
-    return robustness.grid(optimizer=FLAGS.optimizer, loss=FLAGS.loss, **rates)
-
-
-def _numbers(name):
-    try:
-        return [float(value) for value in FLAGS[name].value]
-    except ValueError:
-        raise checks.InputError(f"--{name}: {','.join(FLAGS[name].value)}; expected numbers") from None
+    rates = {name: findings.numbers(name) for name in ("learning_rate", "weight_decay")}
+    words = {name: findings.nonempty(name) for name in ("optimizer", "loss")}
+    return robustness.grid(**words, **rates)
 
 
 def _given():
-    """``[(name, distilled, natural sets or none, task), ...]`` of artifacts."""
+    """Those of the artifacts."""
+    found = findings.inputs(findings.nonempty("artifact"))
     sets = []
-    for item in findings.inputs(FLAGS.artifact):
-        dataset = report.load(item.source, FLAGS.data_dir)
-        task = _tested(inputs.task(dataset, item.made.preprocess), item.source.name)
-        method = str(item.made.meta.get("method", "?"))
-        sets.append((method, jax.tree.map(jnp.asarray, item.made.distilled), [], task))
+    for name, item in zip(findings.pooled(found), found):
+        whole = report.load(item.source._replace(train_start=0, train_size=0), FLAGS.data_dir)
+        seen = findings.rows(item, len(whole.x_train))
+        parts = findings.split(whole, FLAGS.validation_size, seed=FLAGS.seed, kept=seen, seen=seen)
+        made = jax.tree.map(jnp.asarray, item.made.distilled)
+        sets.append(_set(name, made, [], parts, item.made.preprocess, item.source.name, item.made.meta.get("kernel")))
     return sets
 
 
 def _made():
-    """The same of a config."""
-    config = FLAGS.config
-    dataset = inputs.load(config)
-    preprocess = inputs.prepare(config, dataset)
-    task = _tested(inputs.task(dataset, preprocess), config.data.name)
-    sizes = findings.whole_numbers("ipc") or [config.init.ipc]
-    sets = []
-    for ipc in sizes:
+    """Those of a config."""
+    config, sets = FLAGS.config, []
+    parts = findings.split(inputs.load(config), FLAGS.validation_size, seed=FLAGS.seed)
+    preprocess = inputs.prepare(config, parts.rest)
+    task = inputs.task(parts.rest, preprocess)
+    spec = None if build.trains_networks(config) else build.kernel_spec(config)
+    for ipc in findings.whole_numbers("ipc") if FLAGS.ipc else [config.init.ipc]:
         config.init.ipc = ipc
         for run in range(FLAGS.runs):
             natural, made = build.before_and_after(config, task, preprocess, config.seed + run)
-            sets.append((config.method.name, made, [natural], task))
+            sets.append(_set(config.method.name, made, [natural], parts, preprocess, config.data.name, spec))
     return sets
 
 
-def _tested(task, name):
-    return inputs.tested_on(task, FLAGS.test_size)._replace(name=name)
+def _set(name, made, natural, parts, preprocess, data, spec):
+    task = inputs.tested_on(inputs.task(parts.rest, preprocess), FLAGS.test_size)._replace(name=data)
+    specs = [spec] if isinstance(spec, dict) else spec
+    kernels = specs and tuple(one.get("name", "?") for one in specs)
+    return Set(name, made, natural, task, parts.held(preprocess), parts.about, kernels)
 
 
 def _models(task):
@@ -122,18 +140,19 @@ def _options(number):
 def _points(sets, settings):
     """The studies of hyperparameters and of sizes."""
     rows = []
-    for number, (name, made, natural, task) in enumerate(sets):
+    for number, one in enumerate(sets):
         points = robustness.scatter(
-            made, task, _models(task), settings, natural=natural, validation=FLAGS.validation_size, **_options(number)
+            one.made, one.task, _models(one.task), settings, natural=one.natural, held=one.held, **_options(number)
         )
         for point in points:
             values = {field: np.asarray(value).tolist() for field, value in point._asdict().items()
                       if field not in ("network", "setting")}  # fmt: skip
-            row = {"set": name, "size": len(made.x), "number": number, "network": point.network, **values}
+            row = {"set": one.name, "size": len(one.made.x), "number": number, "network": point.network, **values}
+            row["in_family"] = None if one.kernels is None else point.network in one.kernels
             rows.append(row | {"setting": point.setting._asdict(), "point": point})
     path = os.path.join(FLAGS.out, f"{FLAGS.study}.png")
     (_plot_sizes if FLAGS.study == "size" else _plot_scatter)(rows, path)
-    table = _table(rows, len(settings))
+    table = _table(rows, len(settings), _chosen_on(sets))
     return [{k: v for k, v in row.items() if k != "point"} for row in rows], table, {}
 
 
@@ -146,22 +165,25 @@ def _chosen(rows, which):
     return found
 
 
-def _table(rows, count):
+def _chosen_on(sets):
+    """Which images settings are chosen by, in words."""
+    return "; ".join(dict.fromkeys(one.about for one in sets))
+
+
+def _table(rows, count, held):
     text = {}
     for line in dict.fromkeys((row["set"], row["size"], row["network"]) for row in rows):
         some = [row for row in rows if (row["set"], row["size"], row["network"]) == line]
         n = len(_chosen(some, "distilled"))
         text[f"{line[0]}, {line[1]} images, {line[2]}"] = [
-            "yes" if line[2] in robustness.INSIDE else "no",
+            {None: "?", True: "yes", False: "no"}[some[0]["in_family"]],
             *(tables.spread(_chosen(some, which), scale=100) for which in ("natural", "distilled")),
             f"{100 * robustness.wins([row['point'] for row in some]):.0f}",
             str(n),
         ]
-    held_out = FLAGS.validation_size
-    held = f"{held_out} held-out training images" if held_out else "the test images, as papers do"
     notes = [
         f"test accuracy in % at the best of {count} settings, chosen on {held}; {FLAGS.steps} steps",
-        "in family: whether the network's kernel is one of FC1-3, Conv1-2; ahead: share of settings, in %, at which "
+        "in family: whether the set was distilled with the network's kernel; ahead: share of settings, in %, at which "
         "the distilled set is; n: networks",
     ]
     return "\n".join([*notes, tables.grid("set, network", ["in family", "natural", "distilled", "ahead", "n"], text)])
@@ -197,13 +219,12 @@ def _plot_sizes(rows, path):
 def _bias(sets, settings):
     """The study of groups, each training by the best setting of the grid."""
     rows, names = [], []
-    for number, (name, made, natural, task) in enumerate(sets):
+    for number, (name, made, natural, task, held, _, _) in enumerate(sets):
         names, group = robustness.groups(task, FLAGS.group, parts=FLAGS.parts, seed=FLAGS.seed)
         options = _options(number)
-        key, held_key, full_key = jax.random.split(options["key"], 3)
-        rest, held = robustness.hold_out(held_key, task, FLAGS.validation_size)
-        natural = natural or [krr.subset(k, rest, len(made.x)) for k in jax.random.split(key, FLAGS.seeds)]
-        full = krr.subset(full_key, rest, min(FLAGS.full_size or len(rest.x_train), len(rest.x_train)))
+        key, full_key = jax.random.split(options["key"])
+        natural = natural or [krr.subset(k, task, len(made.x)) for k in jax.random.split(key, FLAGS.seeds)]
+        full = krr.subset(full_key, task, min(FLAGS.full_size or len(task.x_train), len(task.x_train)))
         longer = {"protocol": options["protocol"]._replace(steps=FLAGS.full_steps or FLAGS.steps)}
         trainings = {
             f"{name}, {len(made.x)} images": ([made], options),
@@ -217,15 +238,15 @@ def _bias(sets, settings):
                 rows.append({"trained_on": trained_on, "network": network, "setting": setting._asdict()})
                 rows[-1] |= {"accuracies": found.accuracies.tolist(), "overall": found.overall.tolist()}
     _plot_bias(rows, names, os.path.join(FLAGS.out, "bias.png"))
-    return rows, _bias_table(rows, names), {"groups": names}
+    return rows, _bias_table(rows, names, len(settings), _chosen_on(sets)), {"groups": names}
 
 
 def _best_setting(sets, task, held, model, settings, options):
     """``(setting, classes said of the test images)`` of the best on held-out images, or on the test images."""
-    probes, n = np.concatenate([np.asarray(task.x_test), held[0]]), len(task.x_test)
+    x, classes = held or (task.x_test, task.test_labels)
+    probes, n = np.concatenate([np.asarray(task.x_test), np.asarray(x)]), len(task.x_test)
     said = robustness.predictions(sets, probes, model, settings, **options)
-    right = said == np.concatenate([np.asarray(task.test_labels), held[1]])
-    best = int(right[:, :, n if len(held[0]) else 0 :].mean(axis=(1, 2)).argmax())
+    best = int((said[:, :, n:] == np.asarray(classes)).mean(axis=(1, 2)).argmax())
     return settings[best], said[best, :, :n]
 
 
@@ -243,14 +264,18 @@ def _pooled(rows, line):
     return _fairness([row for row in rows if (row["network"], row["trained_on"]) == line])
 
 
-def _bias_table(rows, names):
+def _bias_table(rows, names, count, held):
     text = {}
     for line in _lines(rows):
         found = _pooled(rows, line)
         values = [found.overall, found.worst(), found.gap(), found.spread(), *found.accuracies.T]
         text[", ".join(line)] = [*(tables.spread(value, scale=100) for value in values), str(len(found.overall))]
-    notes = f"test accuracy in % by {FLAGS.group}; gap: best less worst; spread: standard deviation; n: networks"
-    return "\n".join([notes, tables.grid("trained on", ["all", "worst", "gap", "spread", *names, "n"], text)])
+    notes = [
+        f"test accuracy in % by {FLAGS.group} at the best of {count} settings, chosen on {held}",
+        f"{FLAGS.steps} steps, {FLAGS.full_steps or FLAGS.steps} on full data; gap: best less worst; spread: standard "
+        "deviation; n: networks",
+    ]
+    return "\n".join([*notes, tables.grid("trained on", ["all", "worst", "gap", "spread", *names, "n"], text)])
 
 
 def _plot_bias(rows, names, path):

@@ -6,6 +6,7 @@ Adam 0.04, all 50,000 targets each step, lambda 1e-6 trace-scaled, 10,000 steps.
 """
 
 from configs import common
+from configs.kip import transfer
 
 
 def get_config(variant: str = ""):
@@ -18,7 +19,8 @@ def get_config(variant: str = ""):
     config.log_every = 20
     config.eval_every = 1000
     config.checkpoint_every = 500
-    return common.by_variant(config, variant, {"tiny": tiny, "notebook": notebook, "augmented": augmented})
+    variants = {"tiny": tiny, "notebook": notebook, "augmented": augmented, "augmented_images": augmented_images}
+    return common.by_variant(config, variant, variants | {"family": transfer.for_networks})
 
 
 def notebook(config):
@@ -33,6 +35,12 @@ def augmented(config):
     config.method.learn_labels = True
     config.batch.update(kind="class_balanced", size=5000)
     config.steps = 20_000
+    config.augment.update(rotation=10.0, shift=0.1, flip=True, channel_shift=10.0)
+
+
+def augmented_images(config):
+    """(a): augmented targets, half of the training set, labels as they are: tables A9 and A10."""
+    config.batch.update(kind="class_balanced", size=25_000)
     config.augment.update(rotation=10.0, shift=0.1, flip=True, channel_shift=10.0)
 
 

@@ -14,6 +14,7 @@ Our results, test accuracy by kernel ridge regression on all 10,000 test images,
 """
 
 from configs import common
+from configs.kip import transfer
 
 
 def get_config(variant: str = ""):
@@ -26,7 +27,8 @@ def get_config(variant: str = ""):
     config.log_every = 100
     config.eval_every = 1000
     config.checkpoint_every = 1000
-    return common.by_variant(config, variant, {"tiny": tiny, "rbf": rbf, "notebook": notebook})
+    variants = {"tiny": tiny, "rbf": rbf, "notebook": notebook, "augmented_images": augmented_images}
+    return common.by_variant(config, variant, variants | {"family": transfer.for_networks})
 
 
 def rbf(config):
@@ -46,6 +48,14 @@ def notebook(config):
     config.batch.size = 5000
     config.steps = 300
     config.log_every, config.eval_every, config.checkpoint_every = 20, 100, 100
+
+
+def augmented_images(config):
+    """(a): augmented targets, half of the training set, labels as they are, as tables A7 and A8 are on MNIST."""
+    config.method.learning_rate, config.method.decay_steps = 0.01, 0
+    config.steps = 10_000
+    config.batch.size = 30_000
+    config.augment.update(rotation=10.0, shift=0.1)
 
 
 def tiny(config):

@@ -25,6 +25,14 @@ def family(config, name="fc1-3+conv1-2"):
     config.kernel = tuple({"name": n, "kind": "ntk", "b_std": 0.1, "parameterization": "standard"} for n in names)
 
 
+def for_networks(config):
+    """A variant for networks (arXiv:2011.00050, figure 3, tables A5 and A6): FC1-3, Conv1-2, few hundred steps."""
+    family(config)
+    config.batch.update(kind="class_balanced", size=500)
+    config.steps = 500
+    config.log_every, config.eval_every, config.checkpoint_every = 50, 0, 250
+
+
 def tiny(config):
     config.steps, config.log_every, config.eval_every, config.checkpoint_every = 4, 2, 0, 4
     config.batch.size = 20

@@ -135,6 +135,7 @@ def evaluate(
     for name, value, low in (("subset_size", subset_size, 0), ("seeds", seeds, 1), ("block_size", block_size, 1)):
         checks.whole(where, name, value, low)
     checks.at_least(where, "number of members", len(members), max(FEWEST, subset_size))
+    checks.at_least(where, "number of non-members, which are the test images,", len(task.x_test), FEWEST)
     rising = len(lengths) > 0 and np.all(np.diff(lengths, prepend=0) > 0)
     checks.require(bool(rising), where, f"lengths is {list(lengths)}; expected ascending numbers of steps")
     for name in attacks:

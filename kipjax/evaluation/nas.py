@@ -23,7 +23,6 @@ from jax import lax
 
 from kipjax import checks, models
 from kipjax.core import labels
-from kipjax.data import draw
 from kipjax.evaluation import protocols, train
 from kipjax.evaluation._combinations import combinations
 from kipjax.evaluation.protocols import Protocol
@@ -239,12 +238,12 @@ def search(
 def evaluate(
     task: Task,
     architectures: Sequence[Architecture],
-    proxies: Mapping[str, Distilled],
+    proxies: Mapping[str, Distilled | Sequence[Distilled]],
     *,
     protocol: Protocol = PROTOCOL,
     full_protocol: Protocol = FULL,
     early_stopping: bool = True,
-    validation_size: int = 0,
+    held: tuple[Any, Any] | None = None,
     key: jax.Array | None = None,
     seeds: int = 1,
     **options: Any,
@@ -254,12 +253,13 @@ def evaluate(
     Args:
       task: the data.
       architectures: as of ``space``.
-      proxies: sets by name, of random images, of a coreset, distilled, in the space of the task.
+      proxies: sets by name, of random images, of a coreset, distilled, in the space of the task. Several of one name
+        (draws of a random set) are searched on one after the other.
       protocol: on the proxies; early stopping takes as many steps, at its first learning rate.
       full_protocol: on the whole training set.
       early_stopping: whether to search that way too; the steps are those on the first proxy.
-      validation_size: random training images that score the proxies and are in neither of the two sets of real images;
-        0 scores them on the test set, as the papers do. The whole set's networks are scored on the test set.
+      held: ``(images [v, ...], classes [v])`` that score the proxies and early stopping, which are in no proxy nor in
+        the task; ``None`` scores them on the test set, as the papers do. The whole set's networks are scored there.
       key: of everything.
       seeds: networks of each architecture.
       **options: of ``search``.
@@ -268,28 +268,23 @@ def evaluate(
       A ``Search`` for each; ``correlation`` compares any of them with the last.
 
     Raises:
-      InputError: as in ``search``; there is no proxy; too few training images.
+      InputError: as in ``search``; there is no proxy.
     """
     where = "nas.evaluate"
     checks.require(bool(proxies), where, "proxies is empty; give at least one set")
-    checks.whole(where, "validation_size", validation_size, 0)
-    n = len(task.x_train)
-    checks.require(
-        validation_size < n, where, f"validation_size is {validation_size} and there are {n} training images; lower it"
-    )
-    split_key, train_key = jax.random.split(jax.random.key(0) if key is None else key)
-    held_out = np.asarray(draw.without_replacement(split_key, validation_size, n))
-    rest = np.setdiff1d(np.arange(n), held_out)
-    x, classes = np.asarray(task.x_train), np.asarray(task.train_labels)
-    whole = Distilled(jnp.asarray(x[rest]), labels.one_hot(classes[rest], task.num_classes))
-    scores = (x[held_out], classes[held_out]) if validation_size else (task.x_test, task.test_labels)
-    run = functools.partial(search, architectures, key=train_key, seeds=seeds, **options)
-    found = [run(made, *scores, protocol=protocol, name=name) for name, made in proxies.items()]
+    key = jax.random.key(0) if key is None else key
+    whole = Distilled(jnp.asarray(task.x_train), labels.one_hot(task.train_labels, task.num_classes))
+    tested = task.x_test, task.test_labels
+    run = functools.partial(search, architectures, key=key, seeds=seeds, **options)
+    found = []
+    for name, some in proxies.items():
+        for made in [some] if isinstance(some, Distilled) else some:
+            found.append(run(made, *(held or tested), protocol=protocol, name=name))
     if early_stopping:
         count = protocols.steps(protocol, found[0].images)
         stopped = protocol._replace(name="nas_early", steps=count, epochs=0, drop_epoch=0)
-        found.append(run(whole, *scores, protocol=stopped, name="early stopping"))
-    return [*found, run(whole, task.x_test, task.test_labels, protocol=full_protocol, name="whole set")]
+        found.append(run(whole, *(held or tested), protocol=stopped, name="early stopping"))
+    return [*found, run(whole, *tested, protocol=full_protocol, name="whole set")]
 
 
 class _Kinds(NamedTuple):

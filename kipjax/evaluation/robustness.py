@@ -4,7 +4,7 @@
   images of the same number, under a grid of optimizers, learning rates, weight decays and losses; each pair of
   accuracies is a point.
 - *Networks and sizes* (tables A5 and A6 there): the best point of each network, for sets of one or several sizes. It is
-  chosen on the test set, as papers do, or on held-out training images (``validation``), which is fair.
+  chosen on the test set, as papers do, or on held-out training images, which is fair if no set has seen them.
 - *Classes and groups*: the accuracy on every group of test images, and the gap between the best group and the worst, of
   networks trained on distilled and on full data (``_groups``). Distillation papers report means alone.
 
@@ -23,7 +23,6 @@ from jax import lax
 
 from kipjax import checks, models
 from kipjax.core import labels
-from kipjax.data import draw
 from kipjax.evaluation import krr, protocols, train
 from kipjax.evaluation._combinations import combinations
 from kipjax.evaluation._groups import Fairness, fairness, groups
@@ -33,7 +32,6 @@ from kipjax.types import Distilled
 
 __all__ = [
     "GRID",
-    "INSIDE",
     "NETWORKS",
     "PROTOCOL",
     "Fairness",
@@ -44,7 +42,6 @@ __all__ = [
     "fairness",
     "grid",
     "groups",
-    "hold_out",
     "predictions",
     "scatter",
     "wins",
@@ -61,9 +58,6 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
 drawn as their kernels have it (``w_std^2 = 2``, ``b_std = 0.1``)."""
 
 _CONV = {"pool": "none", "doubling": False, "pad_grey": False, "initial": "rfad"}
-
-INSIDE = ("fc1", "fc2", "fc3", "conv2")
-"""Networks whose kernels are in the family FC1-3, Conv1-2 that those sets are distilled with; others are outside."""
 
 PROTOCOL = Protocol("robustness", steps=1000, batch_size=256)
 """Constant learning rate, as there; a ``Setting`` says the rest. The paper gives no number of steps."""
@@ -213,7 +207,7 @@ def scatter(
     settings: Sequence[Setting],
     *,
     natural: Sequence[Distilled] = (),
-    validation: int = 0,
+    held: tuple[Any, Any] | None = None,
     protocol: Protocol = PROTOCOL,
     key: jax.Array | None = None,
     seeds: int = 5,
@@ -228,7 +222,7 @@ def scatter(
       settings: as of ``grid``.
       natural: sets of natural images to compare with, one for each seed in turn; random subsets unless given, another
         for each seed. (For a corrupted set: what it started from, ``corrupted`` alike.)
-      validation: training images held out to choose settings by; the subsets are drawn from the others.
+      held: ``(images [v, ...], classes [v])`` to choose settings by, which are in no set nor in the task.
       protocol: the rest of the training.
       key: draws subsets, weights and batches.
       seeds: networks for each point.
@@ -245,39 +239,24 @@ def scatter(
     """
     where = "robustness.scatter"
     checks.require(bool(networks), where, "networks is empty; name at least one")
-    checks.whole(where, "validation", validation, 0)
     checks.same_example_shape(where, "distilled.x", distilled.x, "task.x_test", task.x_test)
     checks.same_classes(where, "distilled.y", distilled.y, "classes", np.zeros((1, task.num_classes)))
-    size = len(distilled.x)
-    checks.require(
-        validation + size <= len(task.x_train),
-        where,
-        f"{validation} images to validate and {size} of a subset are more than {len(task.x_train)}; lower validation",
-    )
-    keys = jax.random.split(jax.random.key(0) if key is None else key, 3)
-    rest, held = hold_out(keys[0], task, validation)
-    natural = natural or [krr.subset(k, rest, size) for k in jax.random.split(keys[1], seeds)]
-    probes = jnp.concatenate([jnp.asarray(task.x_test), jnp.asarray(held[0])])
-    truth, n = np.concatenate([np.asarray(task.test_labels), held[1]]), len(task.x_test)
+    keys = jax.random.split(jax.random.key(0) if key is None else key, 2)
+    natural = natural or [krr.subset(k, task, len(distilled.x)) for k in jax.random.split(keys[0], seeds)]
+    probes, truth, n = jnp.asarray(task.x_test), np.asarray(task.test_labels), len(task.x_test)
+    if held is not None:
+        checks.same_length(where, "held images", held[0], "their classes", held[1])
+        checks.same_example_shape(where, "held images", held[0], "task.x_test", task.x_test)
+        probes, truth = jnp.concatenate([probes, jnp.asarray(held[0])]), np.concatenate([truth, held[1]])
     points = []
     for name, model in networks.items():
-        options = {"protocol": protocol, "key": keys[2], "seeds": seeds, "parallel": parallel}
+        options = {"protocol": protocol, "key": keys[1], "seeds": seeds, "parallel": parallel}
         right = [predictions(sets, probes, model, settings, **options) == truth for sets in ([distilled], natural)]
         for i, setting in enumerate(settings):
             test = [found[i, :, :n].mean(axis=1) for found in right]
-            held_out = [found[i, :, n:].mean(axis=1) if validation else np.zeros(0) for found in right]
-            points.append(Point(name, setting, *test, *held_out))
+            chosen_by = [found[i, :, n:].mean(axis=1) if len(truth) > n else np.zeros(0) for found in right]
+            points.append(Point(name, setting, *test, *chosen_by))
     return points
-
-
-def hold_out(key: jax.Array, task: Task, count: int) -> tuple[Task, tuple[np.ndarray, np.ndarray]]:
-    """``(task without some random training images, (images [count, ...], classes [count]))``."""
-    x, classes = np.asarray(task.x_train), np.asarray(task.train_labels)
-    checks.whole("robustness.hold_out", "count", count, 0)
-    checks.require(count < len(x), "robustness.hold_out", f"count is {count} and there are {len(x)} images; lower it")
-    rows = np.asarray(draw.without_replacement(key, count, len(x)))
-    others = np.setdiff1d(np.arange(len(x)), rows)
-    return task._replace(x_train=x[others], train_labels=classes[others]), (x[rows], classes[rows])
 
 
 def best(points: Sequence[Point], which: str) -> Point:

@@ -197,6 +197,7 @@ def test_looking_along_a_training_changes_nothing():
         ({"members": np.arange(5)}, "number of members is 5"),
         ({"members": np.arange(130)}, "0..119"),
         ({"control": np.arange(59, 70)}, "1 rows are both"),
+        ({"tested": 9}, "number of non-members, which are the test images, is 9"),
         ({"attacks": ("treshold",)}, "choose one of threshold"),
         ({"lengths": (5, 5)}, "ascending"),
         ({"grid": "big"}, "choose one of paper, small"),
@@ -205,8 +206,9 @@ def test_looking_along_a_training_changes_nothing():
 )
 def test_bad_input(change, words):
     options = {"members": np.arange(60), "subset_size": 12, "protocol": PLAIN, "lengths": (5,)} | change
+    task, size = memory_task(), options.pop("tested", None)
     with pytest.raises(checks.InputError, match=words):
-        mia.evaluate(memory_task(), **options)
+        mia.evaluate(task._replace(x_test=task.x_test[:size], test_labels=task.test_labels[:size]), **options)
 
 
 def test_bad_features():

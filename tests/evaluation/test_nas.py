@@ -95,17 +95,21 @@ def test_a_network_does_not_depend_on_its_company():
 
 def test_searches_on_proxies_early_stopping_and_all():
     found, space = task(), nas.space(width=[2], depth=[1], norm=["none"], activation=["relu", "leaky"], pool=["avg"])
-    rows = [0, 1, 2, 3, 4, 5]
-    small = Distilled(whole(found).x[np.array(rows)], whole(found).y[np.array(rows)])
+    held = found.x_train[24:], found.train_labels[24:]
+    found = found._replace(x_train=found.x_train[:24], train_labels=found.train_labels[:24])
+    small, other = (Distilled(whole(found).x[i : i + 6], whole(found).y[i : i + 6]) for i in (0, 6))
     full = QUICK._replace(steps=60)
     searches = nas.evaluate(
-        found, space, {"first": small}, protocol=QUICK._replace(epochs=3, steps=0), full_protocol=full,
-        validation_size=6, seeds=2,
+        found, space, {"first": small, "two": [small, other]}, protocol=QUICK._replace(epochs=3, steps=0),
+        full_protocol=full, held=held, seeds=2,
     )  # fmt: skip
-    assert [(s.proxy, s.images) for s in searches] == [("first", 6), ("early stopping", 24), ("whole set", 24)]
+    assert [(s.proxy, s.images) for s in searches] == [
+        *(("first", 6), ("two", 6), ("two", 6)), ("early stopping", 24), ("whole set", 24)
+    ]  # fmt: skip
+    np.testing.assert_array_equal(searches[0].accuracies, searches[1].accuracies)
     assert all(s.accuracies.shape == (2, 2) for s in searches)
     assert np.allclose(searches[0].accuracies * 6, np.round(searches[0].accuracies * 6)), "six images score it"
-    assert searches[-1].accuracies.mean() > 0.6 > searches[1].accuracies.mean(), "three steps against sixty"
+    assert searches[-1].accuracies.mean() > 0.6 > searches[3].accuracies.mean(), "three steps against sixty"
 
 
 @pytest.mark.parametrize(

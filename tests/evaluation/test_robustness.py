@@ -39,7 +39,6 @@ def test_the_networks_are_those_of_the_paper():
         assert found[f"fc{depth}"] == (depth + 1, 1024, (1024, 10))
     assert found["conv2"] == (3, 512, (28 * 28 * 512, 10)) and found["conv8"] == (9, 128, (28 * 28 * 128, 10))
     assert found["lenet"][2] == (84, 10) and found["wide_resnet"][2] == (256, 10)
-    assert set(robustness.INSIDE) < set(robustness.NETWORKS)
     small = robustness.build("conv2", task(), scale=0.01)
     assert small.width == 5 and robustness.build("wide_resnet", task(), scale=0.25).widen == 1
     assert robustness.build("mlp:batch", task()).norm == "batch"
@@ -79,9 +78,11 @@ def test_a_network_that_leaves_the_numbers_is_never_right():
     assert np.all(said == -1)
 
 
-def test_scatter_holds_validation_images_out_and_draws_others(monkeypatch):
+def test_scatter_scores_held_out_images_apart(monkeypatch):
     data, seen = task(), []
     settings = robustness.grid(optimizer=["adam"], loss=["half_mse"], learning_rate=[1e-2], weight_decay=[0.0])
+    held = data.x_train[30:], (data.train_labels[30:] + 1) % 3
+    rest = data._replace(x_train=data.x_train[:30], train_labels=data.train_labels[:30])
 
     def spy(sets, probes, *args, **options):
         seen.append((sets, probes))
@@ -89,13 +90,13 @@ def test_scatter_holds_validation_images_out_and_draws_others(monkeypatch):
 
     monkeypatch.setattr(robustness, "predictions", spy)
     made = subset(data, np.arange(6))
-    (point,) = robustness.scatter(made, data, {"mlp": MLP}, settings, validation=15, protocol=SHORT, seeds=2)
+    (point,) = robustness.scatter(made, rest, {"mlp": MLP}, settings, held=held, protocol=SHORT, seeds=2)
     (first, probes), (second, _) = seen
     assert first[0] is made and len(second) == 2 and np.any(second[0].x != second[1].x)
-    held = {image.tobytes() for image in probes[45:]}
-    assert len(held) == 15 and held <= {image.tobytes() for image in data.x_train}
-    assert not held & {np.asarray(image).tobytes() for some in second for image in some.x}
-    assert point.distilled.tolist() == [1.0, 1.0] and point.distilled_validation.shape == (2,)  # test classes cycle
+    np.testing.assert_array_equal(probes[45:], held[0])
+    assert not {image.tobytes() for image in held[0]} & {np.asarray(i).tobytes() for some in second for i in some.x}
+    assert point.distilled.tolist() == [1.0, 1.0]  # test classes cycle
+    assert point.distilled_validation.tolist() == point.natural_validation.tolist() == [0.0, 0.0]
 
 
 def test_the_same_images_give_the_same_accuracies():
@@ -167,10 +168,10 @@ def test_gaps_by_hand():
         (lambda: robustness.grid(weight_decay=[]), "weight_decay is empty"),
         (lambda: robustness.grid(weight_decay=[0.0, 0.0]), "give every value once"),
         (lambda: scatter(networks={}), "networks is empty"),
-        (lambda: scatter(validation=43), "more than 45; lower validation"),
+        (lambda: scatter(held=(np.ones((2, 4, 4, 1)), [0])), "same number of rows"),
+        (lambda: scatter(held=(np.ones((2, 5, 5, 1)), [0, 1])), "they must agree"),
         (lambda: scatter(made=Distilled(jnp.ones((2, 5, 5, 1)), jnp.eye(3)[:2])), "must agree"),
         (lambda: scatter(made=Distilled(jnp.ones((2, 4, 4, 1)), jnp.eye(2))), "y has 2 columns and classes has 3"),
-        (lambda: robustness.hold_out(jax.random.key(0), task(), 45), "there are 45 images; lower it"),
         (lambda: robustness.groups(task(), "gender"), "choose one of class, brightness, cluster"),
         (lambda: robustness.groups(task(), "brightness", parts=16), "a class has 15 test images; lower parts"),
         (lambda: robustness.fairness(np.zeros((1, 3)), np.zeros(2), np.zeros(2, int), 1), r"expected \[networks, 2\]"),

@@ -31,6 +31,8 @@ def test_help_fits_a_screen(script):
     lines = done.stdout.splitlines()
     assert len(lines) <= 60 and max(map(len, lines)) <= 120
     assert f"python -m experiments.{script}" in done.stdout and "\nflags:\n  --" in done.stdout
+    files = sorted(path.name for path in (ROOT / "configs" / script).glob("*.flags"))
+    assert not files or f"--flagfile=configs/{script}/FILE: {' '.join(files)}" in done.stdout
 
 
 def test_help_lists_the_configs():
@@ -49,7 +51,8 @@ def test_list_shows_every_name():
     assert shown["method"] == set(methods.METHODS) and shown["kernel"] == set(kernels.names())
     assert shown["architecture"] == set(models.names()) and shown["protocol"] == set(evaluation.PROTOCOLS)
     assert shown["dataset"] > set(data.KNOWN)
-    assert "configs/kip/digits.py" in shown["config"] and all((ROOT / name).is_file() for name in shown["config"])
+    assert "configs/kip/digits.py" in shown["config"] and "configs/mia/fashion_mnist.flags" in shown["flagfile"]
+    assert all((ROOT / name).is_file() for name in shown["config"] | shown["flagfile"])
     whole = json.loads(call("distill", "--list=json").stdout)
     assert {kind: set(names) for kind, names in whole.items()} == shown
 

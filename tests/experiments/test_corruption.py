@@ -23,18 +23,22 @@ def test_both_sets_have_the_same_noise():
     config.method.rho = 0.0
     natural = np.asarray(build.before_and_after(config, task, preprocess, 3)[0].x)
     np.testing.assert_array_equal(before[~frozen], natural[~frozen])
+    assert not np.any(before[frozen] == natural[frozen]) and not np.any(after[frozen] == natural[frozen]), "real pixels"
     assert np.all(np.abs(before[frozen]) <= 1) and jax.config.jax_enable_x64 is False
 
 
 def test_one_command_makes_table_plot_and_results(tmp_path):
-    flags = ["--config=configs/kip/digits.py:tiny", "--rho=0,0.9", "--seeds=2", f"--out={tmp_path / 'run'}"]
-    done = cli("corruption", *flags, "--config.data.test_size=50")
+    flags = ["--config=configs/kip/digits.py:tiny", "--rho=0,0.9", "--runs=2", "--seeds=2", "--arch=fc1"]
+    flags += ["--scale=0.01", "--steps=5", "--loss=soft_cross_entropy", "--config.data.test_size=50"]
+    done = cli("corruption", *flags, f"--out={tmp_path / 'run'}")
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "run" / "results.json").read_text())["rows"]
-    assert [(r["set"], r["rho"], len(r["accuracies"])) for r in rows] == [
-        (name, rho, 2) for rho in (0.0, 0.9) for name in ("natural", "kip")
+    assert [(r["set"], r["rho"], r["run"], len(r["accuracies"])) for r in rows] == [
+        (name, rho, run, 2) for rho in (0.0, 0.9) for run in (0, 1) for name in ("natural", "kip")
     ]
-    assert f"{100 * np.mean(rows[0]['accuracies']):.2f} ±" in done.stdout and "90 % corrupt" in done.stdout
+    first = np.mean([rows[0]["accuracies"], rows[2]["accuracies"]])
+    assert f"{100 * first:.2f} ±" in done.stdout and "90 % corrupt" in done.stdout
+    assert "2 sets x 2 networks" in done.stdout and "5 steps of adam, learning rate 0.0004" in done.stdout
     assert (tmp_path / "run" / "corruption.png").read_bytes()[1:4] == b"PNG"
 
 
@@ -42,8 +46,11 @@ def test_one_command_makes_table_plot_and_results(tmp_path):
     ("flags", "words"),
     [
         (["--config=configs/kip/digits.py", "--rho=1.5"], "must lie between"),
-        (["--config=configs/kip/digits.py", "--rho=half"], "expected fractions"),
-        (["--config=configs/dm/images.py"], "has no rho"),
+        (["--config=configs/kip/digits.py", "--rho=half"], "expected numbers"),
+        (["--config=configs/kip/digits.py", "--rho="], "--rho: is empty"),
+        (["--config=configs/kip/digits.py", "--arch="], "--arch: is empty"),
+        (["--config=configs/kip/digits.py", "--arch=fc9"], "choose one of fc1"),
+        (["--config=configs/rfad/fashion_mnist.py:tiny"], "here real pixels"),
     ],
 )
 def test_bad_input_ends_in_a_line(tmp_path, flags, words):

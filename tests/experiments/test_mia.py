@@ -74,6 +74,11 @@ def test_the_artifact_knows_its_part(chunk_run):
         (["--chunk_size=400", "--chunk=one"], "expected whole numbers"),
         (["--chunk_size=400", "--chunk=1", "--attacks=guess"], "choose one of threshold"),
         (["--chunk_size=400", "--chunk=1", "--lengths=4,2"], "ascending"),
+        (["--chunk_size=400", "--chunk=1", "--lengths="], "--lengths: is empty"),
+        (["--chunk_size=400", "--chunk=1", "--attacks="], "--attacks: is empty"),
+        (["--chunk_size=400", "--chunk=1,1"], "give every value once"),
+        (["--chunk_size=400", "--chunk=1", "--test_size=9"], "number of non-members"),
+        (["--artifact=", "--noreal", "--nocontrol", "--subset_size=0"], "no network to attack"),
     ],
 )
 def test_bad_input_ends_in_a_line(chunk_run, tmp_path, flags, words):

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 import kipjax
@@ -9,18 +10,28 @@ from kipjax.evaluation import nas
 from tests.experiments.test_mia import cli
 
 SMALL = ["--data=digits", "--width=2", "--depth=1", "--norm=none", "--pool=avg", "--full_size=50", "--test_size=20"]
+SMALL += ["--validation_size=20", "--herding=dc_convnet:width=2:depth=1", "--herding_epochs=1"]
 
 
 def test_one_command_makes_table_plot_and_results(artifact, tmp_path):
-    flags = ["--epochs=2", "--full_epochs=2", "--top=2", "--noearly_stopping", "--random_ipc=1"]
+    flags = ["--epochs=2", "--full_epochs=2", "--top=2", "--noearly_stopping", "--random_sets=2", "--training=mtt"]
     done = cli("nas", *SMALL, *flags, f"--artifact={artifact}", f"--out={tmp_path / 'nas'}")
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "nas" / "results.json").read_text())
-    assert [(row["proxy"], row["images"]) for row in found["rows"]] == [("some", 10), ("random", 10), ("whole set", 50)]
+    assert [(row["proxy"], row["images"]) for row in found["rows"][:-1]] == [
+        (name, 10) for name in ("some", "random, 10 images", "random, 10 images", "herding, 10 images")
+    ]
+    last = found["rows"][-1]
+    assert last["proxy"] == "whole set" and 50 - 20 <= last["images"] <= 50
     assert len(found["architectures"]) == 3 and found["flags"]["top"] == 2
-    first, _, last = ([sum(a) / len(a) for a in row["accuracies"]] for row in found["rows"])
+    means = [[sum(a) / len(a) for a in row["accuracies"]] for row in found["rows"]]
     line = next(line for line in done.stdout.splitlines() if line.startswith("some"))
-    assert f"{nas.correlation(first, last).spearman:.2f}" in line.split()
+    assert f"{nas.correlation(means[0], means[-1]).spearman:.2f}" in line.split()
+    line = next(line for line in done.stdout.splitlines() if line.startswith("random"))
+    pair = [nas.correlation(mean, means[-1]).kendall for mean in means[1:3]]
+    assert f"{np.mean(pair):.2f} ± {np.std(pair, ddof=1):.2f}" in line and line.split()[3] == "2"
+    assert "20 held-out training images, which the given sets may have been" in done.stdout
+    assert "2 epochs of sgd, the set's own learning rate" in done.stdout
     assert (tmp_path / "nas" / "correlation.png").read_bytes()[1:4] == b"PNG"
 
 
@@ -31,6 +42,10 @@ def test_one_command_makes_table_plot_and_results(artifact, tmp_path):
         (["--width=wide"], "expected whole numbers"),
         (["--top=0.1"], "at least 2"),
         (["--depth=4", "--top=2", "--random_ipc=1"], "leave it out"),
+        (["--norm="], "--norm: is empty"),
+        (["--top=2", "--training=rcig", "--epochs=3"], "rcig counts steps, not epochs"),
+        (["--top=2", "--random_sets=0", "--herding="], "proxies is empty"),
+        (["--top=2", "--herding=nope"], "nope"),
     ],
 )
 def test_bad_input_ends_in_a_line(tmp_path, flags, words):
