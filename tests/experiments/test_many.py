@@ -418,7 +418,11 @@ def test_one_that_diverges_again_stops(tmp_path, capsys):
     assert caught.value.rolled_back and "going back to it once" in capsys.readouterr().out
 
 
-def test_processes_that_do_not_come_together_are_told_how():
-    process = start(*FLAGS, "--workdir=unused", "--num_processes=2", "--process_id=0")
+@pytest.mark.parametrize(
+    ("coordinator", "words"),
+    [([], "go together; pass all or none"), (["--coordinator=auto"], "auto finds the other two out; leave them")],
+)
+def test_processes_that_do_not_come_together_are_told_how(coordinator, words):
+    process = start(*FLAGS, "--workdir=unused", *coordinator, "--num_processes=2", "--process_id=0")
     _, error = process.communicate(timeout=120)
-    assert process.returncode == 2 and "go together; pass all or none" in error and "Traceback" not in error
+    assert process.returncode == 2 and words in error and "Traceback" not in error
