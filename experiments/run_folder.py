@@ -121,7 +121,7 @@ def _read(path):
     try:
         with open(path, encoding="utf-8") as file:
             found = json.load(file)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # the second of brackets in brackets, thousands deep
         raise checks.InputError(f"{path}: not a JSON file ({error}); choose another --workdir") from error
     checks.require(isinstance(found, dict), path, "is not the config of a run; choose another --workdir")
     return found
