@@ -25,9 +25,11 @@ __all__ = [
     "kernel_name",
     "kernel_spec",
     "memory",
+    "method_options",
     "network",
     "pretrained",
     "rehearse",
+    "require_rate",
     "seeds",
     "slower",
     "trains_networks",
@@ -124,18 +126,27 @@ def seeds(config: ml_collections.ConfigDict) -> range:
     return range(config.seed, config.seed + config.num_seeds)
 
 
+def require_rate(config: ml_collections.ConfigDict) -> None:
+    """The method must have a learning rate that a run could go on with half of.
+
+    Raises:
+      InputError: it has none.
+    """
+    rate = config.method.get("learning_rate")
+    checks.require(
+        rate is not None, "--on_divergence", f"{config.method.name} has no learning_rate to lower; choose 'stop'"
+    )
+
+
 def slower(config: ml_collections.ConfigDict, made: Experiment, factor: float) -> Experiment:
     """The experiment with a learning rate that many times as large.
 
     Raises:
       InputError: the method has no learning rate.
     """
-    rate = config.method.get("learning_rate")
-    checks.require(
-        rate is not None, "--on_divergence", f"{config.method.name} has no learning_rate to lower; choose 'stop'"
-    )
+    require_rate(config)
     config = copy.deepcopy(config)
-    config.method.learning_rate = rate * factor
+    config.method.learning_rate *= factor
     return made._replace(method=_method(config, made.task, made.preprocess))
 
 
@@ -165,6 +176,11 @@ def _require_all_in_order(config, n):
         f"accumulate is {parts}: the {n} targets must come in order, in that many batches; set --config.batch.kind="
         f"in_order, --config.batch.size to {n} / {parts} and --config.steps to a multiple of {parts}",
     )
+
+
+def method_options(config: ml_collections.ConfigDict) -> list[str]:
+    """The names of all options that the method of a config has, given there or not."""
+    return list(inspect.signature(methods.METHODS[config.method.name]).parameters)[1:]
 
 
 def trains_networks(config: ml_collections.ConfigDict) -> bool:
