@@ -7,6 +7,7 @@ set (labels, shapes, finite pixels) in ``sources.from_arrays``.
 import gzip
 import math
 import pathlib
+import sys
 import zipfile
 import zlib
 from typing import Any
@@ -149,7 +150,7 @@ def _find(folder: pathlib.Path, name: str) -> pathlib.Path | None:
     return next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
 
 
-def _read_bytes(path: pathlib.Path, most: float = math.inf) -> bytearray:
+def _read_bytes(path: pathlib.Path, most: int = sys.maxsize) -> bytearray:
     """The bytes of a file, unpacked, as far as so many: a small gzip file may grow a thousandfold."""
     content = bytearray()
     try:

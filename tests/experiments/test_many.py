@@ -38,12 +38,42 @@ def load(path, **changes):
     return config
 
 
-def start(*flags, devices=1, **options):
+# The driver, with two more metrics: checksums of the batch of each step and of its key. Sums of whole numbers, which
+# are the same in any order, so that they can be compared exactly.
+WITNESSED = """
+import collections, jax, jax.numpy as jnp
+from experiments import build, cli, distill
+
+experiment = build.experiment
+
+
+def checksum(*arrays):
+    bits = jnp.concatenate([jax.lax.bitcast_convert_type(a, jnp.uint32).reshape(-1) for a in arrays])
+    return (bits * (jnp.arange(len(bits), dtype=jnp.uint32) * 2 + 1) * jnp.uint32(2654435761)).sum(dtype=jnp.uint32)
+
+
+def witnessed(config):
+    made = experiment(config)
+
+    def step(key, state, batch):
+        state, info = made.method.step(key, state, batch)
+        seen = {"batch": checksum(batch.x, batch.y), "key": checksum(jax.random.key_data(key))}
+        return state, collections.namedtuple("Info", [*info._fields, *seen])(*info, **seen)
+
+    return made._replace(method=made.method._replace(step=step))
+
+
+build.experiment = witnessed
+cli.run(distill.main)
+"""
+
+
+def start(*flags, devices=1, program=("-m", "experiments.distill"), **options):
     environment = os.environ | {
         "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".jax_cache"),
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
     }
-    command = [sys.executable, "-m", "experiments.distill", *flags]
+    command = [sys.executable, *program, *flags]
     return subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
     )
@@ -104,15 +134,39 @@ def alone(tmp_path_factory):
     return folder
 
 
+RUNS = {
+    "kip": FLAGS,
+    "kip, two seeds": [*FLAGS, "--config.num_seeds=2", "--config.steps=6"],
+    "dm": [
+        "--config=configs/dm/images.py:tiny",
+        "--config.data.name=digits",
+        "--config.batch.size=8",
+        "--config.steps=2",
+    ],
+}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("count", [2, 4])
-def test_processes_over_loopback_agree_with_one(count, alone, tmp_path):
-    texts = finished(together(count, *FLAGS, f"--workdir={tmp_path}"))
-    np.testing.assert_allclose(losses(tmp_path), losses(alone), rtol=1e-6)
-    one, many = (kipjax.load(folder / "distilled.npz") for folder in (alone, tmp_path))
-    close(many.distilled.x, one.distilled.x)
-    assert many.meta["data_fingerprint"] == one.meta["data_fingerprint"]
-    assert "distilled, 10 images" in texts[0][0] and not any("distilled, " in out for out, _ in texts[1:])
+@pytest.mark.parametrize(("name", "counts"), [("kip", (2, 4)), ("kip, two seeds", (2,)), ("dm", (2,))])
+def test_processes_over_loopback_agree_with_one(name, counts, tmp_path):
+    """The seeds and the batches of each step exactly, what is computed from them to 1e-6."""
+    flags, program = [*RUNS[name], "--config.log_every=1"], ["-c", WITNESSED]
+    finished([start(*flags, f"--workdir={tmp_path / '1'}", program=program)])
+    alone = log.read(tmp_path / "1" / "metrics.jsonl")
+    assert len({line["batch"] for line in alone}) == len({line["key"] for line in alone}) == len(alone) > 1
+    for count in counts:
+        folder = tmp_path / str(count)
+        texts = finished(together(count, *flags, f"--workdir={folder}", program=program))
+        lines = log.read(folder / "metrics.jsonl")
+        for field in ("step", "batch", "key"):
+            assert [line[field] for line in lines] == [line[field] for line in alone]
+        np.testing.assert_allclose(losses(folder), losses(tmp_path / "1"), rtol=1e-6)
+        paths = sorted((tmp_path / "1").glob("distilled*.npz"))
+        assert len(paths) == 1 + (name == "kip, two seeds")
+        for one, many in ((kipjax.load(path), kipjax.load(folder / path.name)) for path in paths):
+            close(many.distilled.x, one.distilled.x)
+            assert all(many.meta[field] == one.meta[field] for field in ("seed", "steps", "data_fingerprint"))
+        assert "test accuracy" in texts[0][0] and not any("test accuracy" in out for out, _ in texts[1:])
 
 
 @pytest.mark.slow
