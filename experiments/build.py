@@ -25,9 +25,11 @@ __all__ = [
     "kernel_name",
     "kernel_spec",
     "memory",
+    "method_options",
     "network",
     "pretrained",
     "rehearse",
+    "require_rate",
     "seeds",
     "slower",
     "trains_networks",
@@ -57,8 +59,9 @@ def experiment(config: ml_collections.ConfigDict) -> Experiment:
     checks.one_of("config", "data_on", config.data_on, ("each", "divided", "host"))
     parts = inputs.task(dataset, preprocess, lazily=config.data_on != "each")
     parts = inputs.tested_on(parts, config.data.test_size)._replace(name=config.data.name)
-    method, starts = _method(config, parts, preprocess), [inputs.start(config, parts, seed) for seed in seeds(config)]
     over = sharding.for_run(config.devices)
+    method = _method(config, parts, preprocess, over)
+    starts = [inputs.start(config, parts, seed) for seed in seeds(config)]
     if config.batch.kind == "experts":  # a batch is one trajectory, which is not divided
         sample = sharding.on_every_device(experts.sampler(config, network(config, parts), dataset), over)
     else:
@@ -124,22 +127,31 @@ def seeds(config: ml_collections.ConfigDict) -> range:
     return range(config.seed, config.seed + config.num_seeds)
 
 
+def require_rate(config: ml_collections.ConfigDict) -> None:
+    """The method must have a learning rate that a run could go on with half of.
+
+    Raises:
+      InputError: it has none.
+    """
+    rate = config.method.get("learning_rate")
+    checks.require(
+        rate is not None, "--on_divergence", f"{config.method.name} has no learning_rate to lower; choose 'stop'"
+    )
+
+
 def slower(config: ml_collections.ConfigDict, made: Experiment, factor: float) -> Experiment:
     """The experiment with a learning rate that many times as large.
 
     Raises:
       InputError: the method has no learning rate.
     """
-    rate = config.method.get("learning_rate")
-    checks.require(
-        rate is not None, "--on_divergence", f"{config.method.name} has no learning_rate to lower; choose 'stop'"
-    )
+    require_rate(config)
     config = copy.deepcopy(config)
-    config.method.learning_rate = rate * factor
-    return made._replace(method=_method(config, made.task, made.preprocess))
+    config.method.learning_rate *= factor
+    return made._replace(method=_method(config, made.task, made.preprocess, made.mesh))
 
 
-def _method(config, parts, preprocess):
+def _method(config, parts, preprocess, over=None):
     """The method with its network or kernel and all that the other parts of the config say about it."""
     options = _options(config.method)
     _require_all_in_order(config, len(parts.x_train))
@@ -151,7 +163,7 @@ def _method(config, parts, preprocess):
         options["validation"] = inputs.validation(config, parts)
     if config.pretrain.name:
         options["pretrained"] = pretrained(config, parts, jax.random.key(config.seed))
-    first = network(config, parts) if trains_networks(config) else kernel(config, options)
+    first = network(config, parts) if trains_networks(config) else kernel(config, options, over)
     return _call("method", methods.METHODS, config.method.name, first, options)
 
 
@@ -165,6 +177,11 @@ def _require_all_in_order(config, n):
         f"accumulate is {parts}: the {n} targets must come in order, in that many batches; set --config.batch.kind="
         f"in_order, --config.batch.size to {n} / {parts} and --config.steps to a multiple of {parts}",
     )
+
+
+def method_options(config: ml_collections.ConfigDict) -> list[str]:
+    """The names of all options that the method of a config has, given there or not."""
+    return list(inspect.signature(methods.METHODS[config.method.name]).parameters)[1:]
 
 
 def trains_networks(config: ml_collections.ConfigDict) -> bool:
@@ -197,24 +214,32 @@ def pretrained(config: ml_collections.ConfigDict, parts: Task, key: jax.Array):
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trained)
 
 
-def kernel(config: ml_collections.ConfigDict, options: dict[str, Any] | None = None):
+def kernel(config: ml_collections.ConfigDict, options: dict[str, Any] | None = None, over: Any = None):
     """The kernel, family or parametric kernel that ``config.kernel`` names.
 
     Args:
       config: the experiment.
       options: the method's keyword arguments; learned kernel hyperparameters are added to them.
+      over: the mesh whose devices share the tiles of a tiled kernel, or ``None``.
     """
     specs = kernel_spec(config)
     if isinstance(specs, list):
-        return [kernels.get(**spec) for spec in specs]
+        return [_kernel(spec, over) for spec in specs]
     if not config.learn_kernel:
-        return kernels.get(**specs)
+        return _kernel(specs, over)
     for name in config.learn_kernel:
         checks.require(name in specs, "config.learn_kernel", f"{name} is not in config.kernel; give its starting value")
         checks.at_least("config.kernel", f"{name}, which is learned,", specs[name], 0.0, strict=True)
     if options is not None:
         options["kernel_params"] = {name: math.log(specs[name]) for name in config.learn_kernel}
-    return lambda logs: kernels.get(**{**specs, **{name: jnp.exp(value) for name, value in logs.items()}})
+    return lambda logs: _kernel({**specs, **{name: jnp.exp(value) for name, value in logs.items()}}, over)
+
+
+def _kernel(spec, over):
+    """One kernel; without the mesh, each device would compute all tiles of a tiled one, however the targets lie."""
+    made = kernels.get(**spec)
+    tiled = sharding.size(over) > 1 and getattr(made, "backend", None) == "tiled"
+    return kernels.get(**spec, mesh=over) if tiled else made
 
 
 def kernel_spec(config: ml_collections.ConfigDict, logs: Any = None) -> Any:

@@ -11,6 +11,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from experiments import cli, trainer
+from kipjax import checks
 from kipjax.core import processes
 
 FLAGS = flags.FLAGS
@@ -31,9 +32,11 @@ flags.mark_flags_as_required(["config", "workdir"])
 
 
 def main() -> None:
+    counted = FLAGS.num_processes is not None or FLAGS.process_id is not None
     if FLAGS.coordinator == "auto":
+        checks.require(not counted, "--coordinator", "auto finds the other two out; leave them, or give HOST:PORT")
         processes.start()
-    elif FLAGS.coordinator or FLAGS.num_processes is not None or FLAGS.process_id is not None:
+    elif FLAGS.coordinator or counted:
         processes.start(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
     trainer.run(
         FLAGS.config,

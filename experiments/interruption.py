@@ -3,6 +3,7 @@
 import signal
 import threading
 import time
+from collections.abc import Collection
 
 import jax
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from kipjax import checks
 from kipjax.core import processes
 
-__all__ = ["NOTICE", "Diverged", "Interrupted", "Watch"]
+__all__ = ["NOTICE", "Diverged", "Interrupted", "Watch", "likely_cause"]
 
 NOTICE = 30.0
 """Seconds from SIGTERM to SIGKILL that preempted machines of the common clouds and of Kubernetes get, or fewer."""
@@ -22,6 +23,30 @@ class Diverged(checks.NumericalError):
     def __init__(self, message: str, *, rolled_back: bool):
         super().__init__(message)
         self.rolled_back = rolled_back
+
+
+_SOLVES = ("solve_dtype", "dtype")
+_TRAINS = ("inner_step_size", "step_size", "network_learning_rate", "model_learning_rate", "lr_learning_rate")
+
+
+def likely_cause(options: Collection[str], *, updated: bool) -> str:
+    """Why numbers of a run are not finite, in words, each cause with what to change.
+
+    Args:
+      options: names of the method's options, which say what it does in a step.
+      updated: the metrics of the step are finite and what its update made is not.
+
+    >>> likely_cause(["learning_rate"], updated=False)
+    'too large a step size (lower --config.method.learning_rate)'
+    """
+    causes = []
+    rate = ["too large a step size (lower --config.method.learning_rate)"] * ("learning_rate" in options)
+    if any(name in options for name in _SOLVES):
+        causes.append("a kernel matrix that does not factorise (raise --config.method.reg and solve in float64)")
+    within = next((name for name in _TRAINS if name in options), None)
+    if within:
+        causes.append(f"a network that diverges while it is trained inside a step (lower --config.method.{within})")
+    return " or ".join(rate if updated and rate else causes + rate)
 
 
 class Interrupted(Exception):

@@ -33,8 +33,8 @@ __all__ = [
 ]
 
 
-def artifact(config, experiment: build.Experiment, state, seed: int) -> artifacts.Artifact:
-    """The distilled set with everything that is needed to use and to score it."""
+def artifact(config, experiment: build.Experiment, state, seed: int, steps: int) -> artifacts.Artifact:
+    """The distilled set with everything that is needed to use and to score it; ``steps`` are those that were taken."""
     dataset = experiment.dataset
     made = jax.device_get(experiment.method.distilled(state))
     meta = {
@@ -47,7 +47,7 @@ def artifact(config, experiment: build.Experiment, state, seed: int) -> artifact
         "class_names": list(dataset.class_names),
         "train_size": len(dataset.x_train),
         "seed": seed,
-        "steps": config.steps,
+        "steps": steps,
         **experiment.method.usage(state),
         "config": config.to_dict(),
     }

@@ -17,7 +17,10 @@ __all__ = ["MAY_CHANGE", "check_schedule", "claim", "common", "prepare", "requir
 
 MAY_CHANGE = ("steps", "log_every", "eval_every", "evaluation", "checkpoint_every", "checkpoints_kept", "devices")
 MAY_CHANGE += ("data_on",)
-"""Fields that a resumed run may change: they do not touch what was computed so far."""
+"""Fields that a resumed run may change: they do not touch what was computed so far.
+
+``steps`` does where the learning rate falls over all of them, and may not change then.
+"""
 
 FOLDERS = ("config.data.data_dir", "config.init.base_dir", "config.pretrain.data_dir", "config.experts.path")
 """Fields in which the processes of a run may differ: what they read there is compared instead."""
@@ -77,7 +80,15 @@ def prepare(workdir: str, config: ml_collections.ConfigDict, *, resume: bool, ov
             "--workdir",
             f"{workdir} already holds a run; pass --resume to go on, --overwrite to delete it, or another folder",
         )
-        _require_same(path, _read(path), log.to_jsonable(config))
+        before = _read(path)
+        _require_same(path, before, log.to_jsonable(config))
+        checks.require(
+            config.method.get("decay_steps") != -1 or before.get("steps") == config.steps,
+            "--resume",
+            f"{path} is of {before.get('steps')} steps and config.steps is {config.steps}; the learning rate falls "
+            "over all steps (method.decay_steps is -1), so those done followed another curve: keep config.steps, or "
+            "start anew in another --workdir",
+        )
 
 
 def claim(workdir: str, config: ml_collections.ConfigDict, *, overwrite: bool = False) -> None:
@@ -121,7 +132,7 @@ def _read(path):
     try:
         with open(path, encoding="utf-8") as file:
             found = json.load(file)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # the second of brackets in brackets, thousands deep
         raise checks.InputError(f"{path}: not a JSON file ({error}); choose another --workdir") from error
     checks.require(isinstance(found, dict), path, "is not the config of a run; choose another --workdir")
     return found

@@ -37,6 +37,8 @@ def run(config, workdir: str, *, resume: bool = False, overwrite: bool = False, 
     """
     checks.one_of("experiments.distill", "on_divergence", on_divergence, ("stop", "rollback"))
     run_folder.check_schedule(config)
+    if on_divergence == "rollback":
+        build.require_rate(config)
     first = processes.is_first()
     flags = {"--resume": resume, "--overwrite": overwrite, "--on_divergence": on_divergence}
     processes.agree("experiments.distill", flags | run_folder.common(config) | _versions())
@@ -52,14 +54,15 @@ def run(config, workdir: str, *, resume: bool = False, overwrite: bool = False, 
         _announce(config, experiment)
     processes.barrier("the run folder is there")
     try:
-        states = train(config, experiment, workdir, resume=resume)
+        states, steps = train(config, experiment, workdir, resume=resume)
     except interruption.Diverged as error:
         if on_divergence == "stop" or error.rolled_back:
             raise
-        print(f"{error}; going back to it once, with half the learning rate", flush=True)
-        states = train(config, experiment, workdir, resume=True, rolled_back=True)
+        if first:
+            print(f"{error}; going back to it once, with half the learning rate", flush=True)
+        states, steps = train(config, experiment, workdir, resume=True, rolled_back=True)
     if first:
-        made = [report.artifact(config, experiment, *pair) for pair in zip(states, build.seeds(config))]
+        made = [report.artifact(config, experiment, *pair, steps) for pair in zip(states, build.seeds(config))]
         report.write(workdir, made, experiment, config, seconds=time.monotonic() - began)
     processes.barrier("the results are written")
 
@@ -117,10 +120,13 @@ def _require_memory(program):
 
 
 def train(config, experiment: build.Experiment, workdir: str, *, resume: bool, chunk=None, rolled_back: bool = False):
-    """Steps from the start, or from the last checkpoint, to ``config.steps``; returns the final state of each seed.
+    """Steps from the start, or from the last checkpoint, to ``config.steps``.
 
     A method that says ``stopped`` in its Info, as RFAD does once its validation loss no longer falls, ends the run.
     ``chunk(count)`` gives the program of ``count`` steps, of which a run needs one, or two for a shorter last stretch.
+
+    Returns:
+      ``(states, steps)``: the final state of each seed, and how many steps were taken in all.
 
     Raises:
       Diverged: a metric is not finite.
@@ -152,17 +158,17 @@ def train(config, experiment: build.Experiment, workdir: str, *, resume: bool, c
         if resume and first:
             print(f"resuming at step {step} of {config.steps}" if restored else "no checkpoint yet; starting anew")
         extra = {"fingerprint": found, "rolled_back": rolled_back}
+        stopped = bool(restored and restored.extra.get("stopped"))
         with log.Progress(config.steps, start=step) if first else contextlib.nullcontext() as progress:
-            stopped = False
             while step < config.steps and not stopped:
                 count = min(config.log_every - step % config.log_every, config.steps - step)
                 with processes.peers():
                     state, infos = chunk(count)(experiment.sample, keys, state, jnp.asarray(step))
-                    line = {name: float(np.mean(values)) for name, values in infos._asdict().items()}
+                    infos = {name: np.asarray(values) for name, values in infos._asdict().items()}
                     watch.after(count, config.log_every)
+                _require_finite(_first_not_finite(config, infos, step), config, checkpoints, rolled_back)
+                line = {name: float(np.mean(values)) for name, values in infos.items()}
                 step += count
-                where = step, checkpoints, rolled_back
-                _require_finite(line, *where)
                 stopped = line.get("stopped") == 1
                 if config.eval_every and step % config.eval_every == 0:
                     line["test_accuracy"] = report.test_accuracy(config, experiment, _each(config, state)[0])
@@ -171,14 +177,15 @@ def train(config, experiment: build.Experiment, workdir: str, *, resume: bool, c
                     progress.update(step, line)
                 told = watch.told()
                 if step % config.checkpoint_every == 0 or step == config.steps or stopped or told:
-                    _require_finite(_health(config, experiment, state), *where)
-                    checkpoints.save(step, sharding.on_this_process(state), extra)
+                    bad = _health(config, experiment, state, step)
+                    _require_finite(bad, config, checkpoints, rolled_back, updated=True)
+                    checkpoints.save(step, sharding.on_this_process(state), extra | {"stopped": stopped})
                 if told and step < config.steps and not stopped:
                     checkpoints.wait()
                     raise interruption.Interrupted(step)
         if stopped and first:
             print(f"stopped at step {step}: {config.method.name} has found no better set for long enough")
-    return _each(config, state)
+    return _each(config, state), step
 
 
 def _run_keys(config):
@@ -204,21 +211,45 @@ def _each(config, state):
     return [jax.tree.map(lambda leaf, i=i: leaf[i], state) for i in range(config.num_seeds)]
 
 
-def _health(config, experiment, state):
-    """What of a state must not be saved as a good one, by name: the sets, else what the next step would start from."""
-    sets = [experiment.method.distilled(one)[:2] for one in _each(config, state)]
-    if not all(np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves(sets)):
-        return {"the distilled set": math.nan}
-    return dict.fromkeys(_not_finite(state, config.num_seeds), math.nan)
+def _first_not_finite(config, infos, step):
+    """Which metrics ``[(seeds,) steps]`` are not finite, in the first step after ``step`` that has any; or nothing."""
+    bad = {name: ~np.isfinite(values).reshape(config.num_seeds, -1) for name, values in infos.items()}
+    anywhere = np.any(list(bad.values()), axis=0)
+    if not anywhere.any():
+        return ""
+    at = int(anywhere.any(axis=0).argmax())
+    names = [name for name, where in bad.items() if where[:, at].any()]
+    return f"{', '.join(names)} not finite at step {step + at + 1}{_of_seeds(config, anywhere[:, at])}"
 
 
-def _not_finite(state, seeds):
+def _health(config, experiment, state, step):
+    """What of the states must not be saved as good ones: the sets, else what the next step would start from."""
+    states = _each(config, state)
+    sets = np.array([not _all_finite(experiment.method.distilled(one)[:2]) for one in states])
+    if sets.any():
+        return f"the distilled set not finite by step {step}{_of_seeds(config, sets)}"
+    found = [_not_finite(one) for one in states]
+    names = ", ".join(dict.fromkeys(name for some in found for name in some))
+    return names and f"{names} not finite by step {step}{_of_seeds(config, map(bool, found))}"
+
+
+def _of_seeds(config, chosen):
+    """The chosen ones of several seeds, in words."""
+    named = [str(seed) for seed, is_one in zip(build.seeds(config), chosen) if is_one]
+    return f" of seed {', '.join(named)}" if config.num_seeds > 1 else ""
+
+
+def _all_finite(tree):
+    return all(np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves(tree))
+
+
+def _not_finite(state):
     """Names of the leaves with NaN or infinity; a single number, such as the best loss so far, may be infinite."""
     found = []
     for path, leaf in jax.tree.leaves_with_path(state):
         if hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.inexact):
             values = np.asarray(leaf)
-            bad = ~np.isfinite(values) if values.size > seeds else np.isnan(values)
+            bad = ~np.isfinite(values) if values.size > 1 else np.isnan(values)
             found += ["state" + jax.tree_util.keystr(path)] * bool(bad.any())
     return found
 
@@ -261,13 +292,12 @@ def _require_continues(restored, config, found):
     )
 
 
-def _require_finite(line, step, checkpoints, rolled_back):
-    bad = [name for name, value in line.items() if not np.isfinite(value)]
+def _require_finite(bad, config, checkpoints, rolled_back, updated=False):
+    """``bad`` says what is not finite and since when, if anything."""
     if bad:
         good = checkpoints.steps()
         raise interruption.Diverged(
-            f"experiments.distill: {', '.join(bad)} not finite by step {step}; the last good checkpoint is "
-            f"{f'step {good[-1]}' if good else 'none'}. Likely a kernel matrix that does not factorise (raise "
-            "--config.method.reg and solve in float64, where the method has them) or too large a step size",
+            f"experiments.distill: {bad}; the last good checkpoint is {f'step {good[-1]}' if good else 'none'}. "
+            f"Likely {interruption.likely_cause(build.method_options(config), updated=updated)}",
             rolled_back=rolled_back,
         )

@@ -14,10 +14,11 @@ import json
 import os
 import re
 import signal
+import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 import jax
@@ -32,8 +33,12 @@ EXIT_PEER_LOST = 5
 HEARTBEAT = 30
 """Seconds without a sign of a process after which it counts as gone."""
 
+PATIENCE = 60
+"""Seconds within which all processes must have been started."""
+
 _LONG = 7 * 24 * 3600 * 1000  # milliseconds; a process that is gone ends the wait long before
 _GRACE = 3.0  # seconds that a process has for its own error, once another one has ended
+_EXIT_APART = 2  # exit status of a process that did not meet the others, a wrong argument as a rule
 _FAREWELL = 15.0  # seconds that the first process waits for the others to read why it ends
 
 _numbers = itertools.count()
@@ -59,7 +64,8 @@ def start(coordinator: str | None = None, num_processes: int | None = None, proc
       process_id: which of them this is, from 0.
 
     Raises:
-      InputError: some of the three are missing, or the others were not there within a minute.
+      InputError: some of the three are missing or are not as described, or the port is taken. Where the others are not
+        there within a minute, the process ends with a line that says so and status 2.
     """
     where, given = "processes.start", [v is not None for v in (coordinator, num_processes, process_id)]
     checks.require(
@@ -68,22 +74,48 @@ def start(coordinator: str | None = None, num_processes: int | None = None, proc
     if num_processes is not None and process_id is not None:
         checks.whole(where, "num_processes", num_processes)
         checks.within(where, "process_id", process_id, 0, num_processes - 1)
+    if coordinator is not None:
+        _require_usable(where, coordinator, first=process_id == 0)
+    apart = f"{where}: the processes did not come together ("
+    remedy = "); start all of them within a minute, with the same coordinator HOST:PORT and each its own process_id"
+    # Where the others do not come, JAX aborts this process instead of raising an error.
+    _at_abort(f"error: {apart}within {PATIENCE} s{remedy}\n", lambda: _EXIT_APART)
     try:
         jax.distributed.initialize(
             coordinator,
             num_processes,
             process_id,
-            initialization_timeout=60,
+            initialization_timeout=PATIENCE,
             heartbeat_timeout_seconds=HEARTBEAT,
             shutdown_timeout_seconds=HEARTBEAT,
         )
     except (RuntimeError, ValueError) as error:
-        raise checks.InputError(
-            f"{where}: the processes did not come together ({_first_line(error)}); start all of them within a minute, "
-            "with the same coordinator HOST:PORT and each its own process_id"
-        ) from error
+        raise checks.InputError(f"{apart}{_first_line(error)}{remedy}") from error
+    finally:
+        _at_abort(None)
     if jax.process_count() > 1:
         _end_with_the_others()
+
+
+def _require_usable(where: str, coordinator: str, *, first: bool) -> None:
+    """The address must be one, and its port free for the first process; JAX would crash later, without a reason."""
+    host, _, port = coordinator.rpartition(":")
+    valid = host and port.isascii() and port.isdigit() and len(port) <= 5 and 1 <= int(port) <= 65535
+    checks.require(
+        bool(valid),
+        where,
+        f"coordinator is {coordinator!r}; expected HOST:PORT, the name of a host and a port from 1 to 65535",
+    )
+    if not first or "JAX_COORDINATOR_BIND_ADDRESS" in os.environ:
+        return
+    both = socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if both else socket.AF_INET
+    try:
+        socket.create_server(("", int(port)), family=family, dualstack_ipv6=both).close()
+    except OSError as error:
+        raise checks.InputError(
+            f"{where}: port {port} cannot be had on this host ({error.strerror}); choose another one for all processes"
+        ) from error
 
 
 def is_first() -> bool:
@@ -151,8 +183,9 @@ def is_loss(error: BaseException) -> bool:
 
 
 _LOSS = r"(UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED|CANCELLED)\b"
-_CONNECTION = (
-    r"(?i)gloo|nccl|barrier failed|coordination service|heartbeat|connection (closed|reset|refused)|socket closed"
+_CONNECTION = (  # what Gloo, NCCL and gRPC say of the other end; their names alone stand in errors of one's own too
+    r"(?i)connection (closed|reset|refused)|socket closed|broken pipe|(read|connect) timeout|pair closure|"
+    r"timed out waiting|remote process exited|barrier failed|coordination service|heartbeat"
 )
 
 
@@ -175,22 +208,36 @@ def leave(status: int, reason: str) -> NoReturn:
 
 def _end_with_the_others() -> None:
     """Starts what ends this process when another one has ended."""
-    text = f"error: process {jax.process_index()} of {jax.process_count()}: another process is gone or cannot be "
-    line = f"{text}reached; start all of them again with --resume\n".encode()
-
-    # JAX aborts a process that lost the first one, or was told that another is gone, from a thread of its own and
-    # behind Python's back. A handler of C is what can give that the exit status and the last word.
-    @ctypes.CFUNCTYPE(None, ctypes.c_int)
-    def aborted(_):
-        if not _ending.is_set():
-            os.write(2, line)
-        os._exit(_status)
-
-    _handlers.append(aborted)
-    ctypes.CDLL(None).signal(signal.SIGABRT, aborted)
+    # JAX aborts a process that lost the first one, or was told that another is gone; so does a library that crashes.
+    text = f"error: process {jax.process_index()} of {jax.process_count()}: this process was aborted; if nothing above "
+    _at_abort(
+        f"{text}says why, another process is gone or cannot be reached; start all of them again with --resume\n",
+        lambda: _status,
+    )
     watch = threading.Thread(target=_watch, name="kipjax processes", daemon=True)
     watch.start()
     atexit.register(lambda: (_ending.set(), watch.join()))
+
+
+def _at_abort(line: str | None, status: Callable[[], int] = lambda: 0) -> None:
+    """What an abort of this process says and exits with; for ``None`` as before any such call.
+
+    JAX aborts from threads of its own, behind Python's back: only a handler of C has the last word then.
+    """
+    signal_of_c = ctypes.CDLL(None).signal
+    signal_of_c.restype, signal_of_c.argtypes = ctypes.c_void_p, [ctypes.c_int, ctypes.c_void_p]
+    if line is None:
+        _, before = _handlers.pop()
+        signal_of_c(signal.SIGABRT, before)
+        return
+
+    @ctypes.CFUNCTYPE(None, ctypes.c_int)
+    def aborted(_):
+        if not _ending.is_set():
+            os.write(2, line.encode())
+        os._exit(status())
+
+    _handlers.append((aborted, signal_of_c(signal.SIGABRT, ctypes.cast(aborted, ctypes.c_void_p))))
 
 
 def _watch() -> None:

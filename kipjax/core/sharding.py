@@ -251,11 +251,11 @@ def on_accelerator() -> bool:
 
 
 def free_memory() -> int | None:
-    """Bytes that a program may still take on the first device, ``None`` where nothing tells.
+    """Bytes that a program may still take on the first device of this process, ``None`` where nothing tells.
 
     On a CPU that is the memory that Linux calls available, or what the control group of the process leaves, if less.
     """
-    device = jax.devices()[0]
+    device = jax.local_devices()[0]  # JAX refuses to say it of the devices of other processes
     if device.platform != "cpu":
         stats = device.memory_stats() or {}
         return stats["bytes_limit"] - stats["bytes_in_use"] if "bytes_limit" in stats else None

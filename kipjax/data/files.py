@@ -5,7 +5,9 @@ set (labels, shapes, finite pixels) in ``sources.from_arrays``.
 """
 
 import gzip
+import math
 import pathlib
+import sys
 import zipfile
 import zlib
 from typing import Any
@@ -14,7 +16,7 @@ import numpy as np
 
 from kipjax import checks
 from kipjax.data import folders
-from kipjax.data.raw import Raw
+from kipjax.data.raw import Raw, text_of
 
 __all__ = ["detect", "read", "read_cifar", "read_idx", "read_npz"]
 
@@ -26,6 +28,7 @@ IDX_FILES = (
     "t10k-labels-idx1-ubyte",
 )
 _ROOM = 2**30  # bytes that a small archive may grow to; arrays of zeros pack a thousandfold
+_PIECE = 2**24  # bytes read at a time
 _IDX_MAGIC = {3: 2051, 1: 2049}  # 0x08 (bytes) and the number of axes
 
 _CIFAR10 = ("cifar-10-batches-bin", [f"data_batch_{i}.bin" for i in range(1, 6)], "test_batch.bin", "batches.meta.txt")
@@ -89,7 +92,7 @@ def read_cifar(folder: pathlib.Path) -> Raw:
     parts = [_read_cifar_file(folder / name, label_bytes) for name in train]
     x_test, y_test = _read_cifar_file(folder / test, label_bytes)
     x_train, y_train = (np.concatenate(part) for part in zip(*parts))
-    class_names = tuple((folder / names).read_text().split()) if (folder / names).is_file() else None
+    class_names = tuple(text_of(folder / names).split()) if (folder / names).is_file() else None
     return Raw(x_train, y_train, x_test, y_test, class_names)
 
 
@@ -147,16 +150,21 @@ def _find(folder: pathlib.Path, name: str) -> pathlib.Path | None:
     return next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
 
 
-def _read_bytes(path: pathlib.Path) -> bytes:
+def _read_bytes(path: pathlib.Path, most: int = sys.maxsize) -> bytearray:
+    """The bytes of a file, unpacked, as far as so many: a small gzip file may grow a thousandfold."""
+    content = bytearray()
     try:
-        return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
+            while piece := file.read(min(most - len(content), _PIECE)):  # a file makes room for what it is asked for
+                content += piece
     except (OSError, EOFError, zlib.error) as error:
         raise checks.InputError(f"data.load: {path} cannot be read ({error}); fetch it again") from error
+    return content
 
 
 def _read_idx_file(path: pathlib.Path, ndim: int) -> np.ndarray:
-    data = _read_bytes(path)
     header = 4 + 4 * ndim
+    data = _read_bytes(path, header)
     magic = int.from_bytes(data[:4], "big")
     expected = _IDX_MAGIC[ndim]
     checks.require(
@@ -166,12 +174,14 @@ def _read_idx_file(path: pathlib.Path, ndim: int) -> np.ndarray:
         "fetch it again",
     )
     shape = tuple(int.from_bytes(data[i : i + 4], "big") for i in range(4, header, 4))
-    size = header + int(np.prod(shape, dtype=np.int64))
+    checks.require(0 not in shape, "data.load", f"{path} is of shape {shape}, which is empty: fetch it again")
+    size = header + math.prod(shape)
+    data = _read_bytes(path, size + 1)
     checks.require(
         len(data) == size,
         "data.load",
-        f"{path} has {len(data)} bytes and its header says {size} for shape {shape}; the file is damaged: "
-        "fetch it again",
+        f"{path} has {f'more than {size}' if len(data) > size else len(data)} bytes and its header says {size} for "
+        f"shape {shape}; the file is damaged: fetch it again",
     )
     return np.frombuffer(data, np.uint8, offset=header).reshape(shape)
 
@@ -187,7 +197,7 @@ def _check_pairs(folder: pathlib.Path, x_train: Any, y_train: Any, x_test: Any, 
 
 def _read_cifar_file(path: pathlib.Path, label_bytes: int) -> tuple[np.ndarray, np.ndarray]:
     data = np.frombuffer(_read_bytes(path), np.uint8)
-    record = label_bytes + int(np.prod(_CIFAR_SHAPE))
+    record = label_bytes + math.prod(_CIFAR_SHAPE)
     checks.require(
         data.size > 0 and data.size % record == 0,
         "data.load",

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 
 from kipjax import checks
-from kipjax.data.raw import Raw, resized
+from kipjax.data.raw import Raw, resized, text_of
 
 __all__ = ["read_folder", "read_tiny_imagenet"]
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
+_ROOM = 2**26  # bytes that a small image file may grow to; one colour packs a thousandfold
 
 
 def read_folder(folder: pathlib.Path, *, image_size: int = 0) -> Raw:
@@ -49,7 +50,7 @@ def read_tiny_imagenet(folder: pathlib.Path, *, image_size: int = 0) -> Raw:
     number, annotations = {name: i for i, name in enumerate(names)}, folder / "val" / "val_annotations.txt"
     train = [(path, i) for i, name in enumerate(names) for path in _files(folder / "train" / name / "images")]
     test = []
-    for line in annotations.read_text().splitlines():
+    for line in text_of(annotations).splitlines():
         file, name, *_ = [*line.split("\t"), ""]
         checks.require(
             name in number,
@@ -86,30 +87,42 @@ def _raw(folders: list, splits: list, names: tuple[str, ...], image_size: int) -
 
 
 def _image(path: pathlib.Path, image_size: int, shape: list[Any]) -> np.ndarray:
-    image = _read(path)
-    image = resized(image, image_size) if image_size else image
-    shape[:] = shape or [image.shape[:2], path]
-    checks.require(
-        image.shape[:2] == shape[0],
-        "data.load",
-        f"{path} is {image.shape[1]} x {image.shape[0]} pixels and {shape[1]} is {shape[0][1]} x {shape[0][0]}; "
-        "say what size all should have (image_size=, or --config.data.image_size)",
-    )
-    return image
-
-
-def _read(path: pathlib.Path) -> np.ndarray:
     """``[h, w, 1]`` or ``[h, w, 3]`` uint8; transparency is dropped."""
     from PIL import Image
 
     try:
-        with Image.open(path) as image:
-            checks.require(
-                not image.mode.startswith(("I", "F")),
-                "data.load",
-                f"{path} has {image.mode} pixels of more than 8 bits; convert it to 8 bits or pass an .npz",
-            )
+        with Image.open(path) as image:  # reads no more than the header
+            _require_pixels(path, image, None if image_size else shape)
             pixels = np.asarray(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"))
-    except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError for some damaged PNG files
-        raise checks.InputError(f"data.load: {path} is not a readable image ({error}); remove or replace it") from error
-    return pixels if pixels.ndim == 3 else pixels[..., None]
+    except checks.InputError:
+        raise
+    except Exception as error:  # Pillow has errors of many kinds for damaged files
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise checks.InputError(
+            f"data.load: {path} is not a readable image ({reason}); remove or replace it"
+        ) from error
+    pixels = pixels if pixels.ndim == 3 else pixels[..., None]
+    return resized(pixels, image_size) if image_size else pixels
+
+
+def _require_pixels(path: pathlib.Path, image: Any, shape: list[Any] | None) -> None:
+    """What the header of an image declares, before memory is taken for it; ``shape`` is that of the first image."""
+    (width, height), size = image.size, path.stat().st_size
+    checks.require(
+        3 * width * height <= max(_ROOM, 100 * size),
+        "data.load",
+        f"{path} has {size} bytes, and its header declares {width} x {height} pixels; remove or replace it",
+    )
+    checks.require(
+        not image.mode.startswith(("I", "F")),
+        "data.load",
+        f"{path} has {image.mode} pixels of more than 8 bits; convert it to 8 bits or pass an .npz",
+    )
+    if shape is not None:
+        shape[:] = shape or [(height, width), path]
+        checks.require(
+            (height, width) == shape[0],
+            "data.load",
+            f"{path} is {width} x {height} pixels and {shape[1]} is {shape[0][1]} x {shape[0][0]}; "
+            "say what size all should have (image_size=, or --config.data.image_size)",
+        )

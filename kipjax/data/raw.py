@@ -1,10 +1,13 @@
-"""What every reader returns, and images of one size from images of many."""
+"""What every reader returns, text of files, and images of one size from images of many."""
 
+import pathlib
 from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["Raw", "resized"]
+from kipjax import checks
+
+__all__ = ["Raw", "resized", "text_of"]
 
 
 class Raw(NamedTuple):
@@ -35,3 +38,15 @@ def resized(image: np.ndarray, size: int) -> np.ndarray:
     picture = Image.fromarray(image[..., 0] if c == 1 else image).resize((width, height), Image.Resampling.BILINEAR)
     top, left = (height - size) // 2, (width - size) // 2
     return np.asarray(picture).reshape(height, width, c)[top : top + size, left : left + size]
+
+
+def text_of(path: pathlib.Path) -> str:
+    """The text of a UTF-8 file.
+
+    Raises:
+      InputError: it is none.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise checks.InputError(f"data.load: {path} is no UTF-8 text ({error}); fetch it again") from error

@@ -83,7 +83,7 @@ def meta_of(raw: np.ndarray, form: str) -> dict | None:
     """The JSON object behind ``meta`` bytes, if it says that it is of that format; else ``None``."""
     try:
         meta = json.loads(raw.tobytes().decode())
-    except ValueError:
+    except (ValueError, RecursionError):  # the second of brackets in brackets, thousands deep
         return None
     return meta if isinstance(meta, dict) and meta.get("format") == form else None
 

@@ -192,7 +192,7 @@ def _parse(row: bytes) -> dict[str, Any] | None:
     """One line, or None if it is no JSON object with an integer step (the last line may be empty or cut)."""
     try:
         line = json.loads(row)
-    except ValueError:
+    except (ValueError, RecursionError):  # the second of brackets in brackets, thousands deep
         return None
     return line if isinstance(line, dict) and isinstance(line.get("step"), int) else None
 

@@ -24,10 +24,14 @@ own, what = int(os.environ["OWN"]), os.environ["WHAT"]
 
 
 def main():
+    if what == "apart":
+        processes.PATIENCE = 4
     if what == "auto":
         processes.start()
     else:
         processes.start("localhost:" + os.environ["PORT"], int(os.environ["COUNT"]), own)
+    if what == "aborted" and own == 1:
+        os.abort()
     assert jax.process_index() == own and processes.is_first() == (own == 0)
     processes.agree("here", {"seed": 3, "rate": 0.1, "list": (1, 2)})
     if what == "differ":
@@ -51,17 +55,25 @@ cli.run(main)
 """
 
 
-def together(what, count=2, **extra):
-    """``[(status, stdout, stderr), ...]`` of so many processes."""
+def free_port():
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
-        port = probe.getsockname()[1]
-    shared = os.environ | {"WHAT": what, "PORT": str(port), "COUNT": str(count), "XLA_FLAGS": ""} | extra
-    command = [sys.executable, "-c", PROGRAM]
+        return str(probe.getsockname()[1])
+
+
+def started(what, own, count, port, **extra):
+    """The process of that number."""
+    environment = os.environ | {"WHAT": what, "PORT": port, "COUNT": str(count), "XLA_FLAGS": ""} | extra
     options = {"cwd": ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    started = [subprocess.Popen(command, env=shared | own_environment(i), **options) for i in range(count)]
+    return subprocess.Popen([sys.executable, "-c", PROGRAM], env=environment | own_environment(own), **options)
+
+
+def together(what, count=2, **extra):
+    """``[(status, stdout, stderr), ...]`` of so many processes."""
+    port = free_port()
+    programs = [started(what, i, count, port, **extra) for i in range(count)]
     found = []
-    for process in started:
+    for process in programs:
         out, error = process.communicate(timeout=300)
         found.append((process.returncode, out, error))
     return found
@@ -107,18 +119,49 @@ def test_a_defect_in_one_process_keeps_its_traceback_and_ends_all():
 @pytest.mark.parametrize("what", ["killed at work busy 0", "killed at work busy 1", "killed at a barrier 0"])
 def test_when_a_process_is_killed_the_others_end_within_a_minute(what):
     """Of the first one, which holds the program together, JAX says so by an abort of all others."""
-    dead = int(what[-1])
-    began = time.monotonic()
-    found = together(what)
-    assert found[dead][0] == -9 and time.monotonic() - began < 100  # 90 s is the sleep of one that noticed nothing
-    status, out, error = found[1 - dead]
-    assert status == 5 and out.endswith("met\n")
-    assert last(error).startswith(f"error: process {1 - dead} of 2: another process is gone or cannot be reached")
+    dead, port = int(what[-1]), free_port()
+    both = [started(what, i, 2, port) for i in range(2)]
+    both[dead].communicate(timeout=300)
+    killed = time.monotonic()
+    out, error = both[1 - dead].communicate(timeout=300)
+    assert time.monotonic() - killed < 60  # one that noticed nothing sleeps for 100 s
+    assert both[dead].returncode == -9 and both[1 - dead].returncode == 5 and out.endswith("met\n")
+    assert last(error).startswith(f"error: process {1 - dead} of 2: ")
+    assert "another process is gone or cannot be reached" in last(error)
     assert last(error).endswith("start all of them again with --resume")
 
 
 @pytest.mark.slow
-def test_processes_find_each_other_in_a_job_of_slurm():
+@pytest.mark.parametrize("own", [0, 1])
+def test_a_process_that_is_alone_says_so_and_stops(own):
+    process = started("apart", own, 2, free_port())
+    out, error = process.communicate(timeout=120)
+    assert process.returncode == 2 and not out
+    assert last(error).startswith("error: processes.start: the processes did not come together (within 4 s); start all")
+
+
+@pytest.mark.slow
+def test_an_abort_of_its_own_is_not_laid_on_another_process():
+    _, (status, _, error) = together("aborted")
+    assert status == 5
+    assert last(error).startswith("error: process 1 of 2: this process was aborted; if nothing above says why, another")
+
+
+@pytest.mark.parametrize("coordinator", ["", "here", "here:", ":1", "here:abc", "here:0", "here:65536", "here:1_0"])
+def test_what_is_no_address_of_a_coordinator_is_refused(coordinator):
+    with pytest.raises(checks.InputError, match=f"coordinator is '{coordinator}'; expected HOST:PORT"):
+        processes.start(coordinator, 2, 1)
+
+
+def test_a_port_that_is_taken_is_refused_by_the_first_process():
+    with socket.create_server(("", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(checks.InputError, match=rf"port {port} cannot be had on this host \(.*\); choose another"):
+            processes.start(f"localhost:{port}", 2, 0)
+
+
+@pytest.mark.slow
+def test_programsfind_each_other_in_a_job_of_slurm():
     """Its port follows from the number of the job."""
     job = {"SLURM_JOB_ID": str(time.time_ns() % 4000), "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2"}
     for status, out, error in together("auto", SLURM_STEP_NUM_NODES="1", **job):
@@ -139,6 +182,9 @@ def test_with_one_process_there_is_nothing_to_wait_for():
     [
         (RuntimeError("UNAVAILABLE: Task 1 heartbeat timeout"), True),
         (ValueError("UNKNOWN: Gloo AllGather failed: Connection closed by peer [127.0.0.1]:13733"), True),
+        (RuntimeError("INTERNAL: NCCL operation ncclGroupEnd() failed: remote process exited or there was"), True),
+        (RuntimeError("INTERNAL: NCCL operation ncclCommInitRank failed: unhandled cuda error 'out of memory'"), False),
+        (ValueError("UNKNOWN: Gloo AllReduce failed: unsupported type"), False),
         (OSError(28, "No space left on device"), False),
         (RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 4 bytes"), False),
         (checks.InputError("reg is -1; UNAVAILABLE"), False),

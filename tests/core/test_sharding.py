@@ -77,6 +77,31 @@ def test_what_is_no_mesh_is_refused():
         sharding.spread(lambda a: a, 4)
 
 
+class Device:
+    """One of an accelerator, as JAX shows it to this process or to another one."""
+
+    platform = "gpu"
+
+    def __init__(self, stats):
+        self.stats = stats
+
+    def memory_stats(self):
+        if isinstance(self.stats, Exception):
+            raise self.stats
+        return self.stats
+
+
+def test_free_memory_asks_a_device_of_this_process(monkeypatch):
+    """In all processes but the first, the first device is that of another one."""
+    remote = Device(RuntimeError("MemoryStats is only supported for addressable PjRt devices."))
+    local = Device({"bytes_limit": 10, "bytes_in_use": 3})
+    monkeypatch.setattr(sharding.jax, "devices", lambda: [remote, local])
+    monkeypatch.setattr(sharding.jax, "local_devices", lambda: [local])
+    assert sharding.free_memory() == 7
+    local.stats = None
+    assert sharding.free_memory() is None
+
+
 def test_free_memory_is_what_linux_and_the_control_group_leave(monkeypatch):
     files = {"/proc/meminfo": "MemTotal: 9 kB\nMemAvailable:    8000 kB\n"}
     monkeypatch.setattr(sharding, "_text", lambda path: files.get(path, ""))

@@ -156,7 +156,7 @@ def test_a_known_set_that_is_nowhere_says_where_it_looked_and_how_to_get_it(tmp_
     ("damage", "words"),
     [
         (lambda content: content[:-1], ["has 255 bytes and its header says 256", "(12, 5, 4)", "fetch it again"]),
-        (lambda content: content + b"x", "has 257 bytes and its header says 256"),
+        (lambda content: content + b"x", "has more than 256 bytes and its header says 256"),
         (lambda content: b"\x00\x00\x08\x01" + content[4:], "the magic number 2049; an IDX file of 3 axes has 2051"),
         (lambda content: content[:7], "has 7 bytes"),
         (lambda content: b"", "has 0 bytes and the magic number 0"),

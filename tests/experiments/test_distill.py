@@ -175,7 +175,7 @@ def test_a_diverged_run_says_step_quantity_and_cause(tmp_path):
     config.method.solve_dtype = "float32"
     config.init.ipc = 20
     config.method.reg = 1e-12
-    with pytest.raises(checks.NumericalError, match=r"loss.* not finite by step 2; .* does not factorise \(raise"):
+    with pytest.raises(checks.NumericalError, match=r"loss.* not finite at step 1; .* does not factorise \(raise"):
         trainer.run(config, str(tmp_path))
     assert not (tmp_path / "distilled.npz").exists()
 

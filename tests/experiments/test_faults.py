@@ -72,7 +72,9 @@ def test_killed_at_twenty_moments_it_ends_bit_for_bit_like_the_uninterrupted_run
     monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["experiments.trainer"])
-    folder, rng, inside = tmp_path / "cut", random.Random(time.time_ns()), 0
+    folder, seed, inside = tmp_path / "cut", time.time_ns(), 0
+    rng = random.Random(seed)
+    print(f"moments drawn from seed {seed}")  # shown where the test fails
     for number in range(KILLS):
         process = context.Process(target=life, args=(3000, folder))
         process.start()
