@@ -11,7 +11,14 @@ import ml_collections
 from experiments import build
 from kipjax import checks
 
-__all__ = ["Found", "Run", "below", "label", "origin", "read", "spread"]
+__all__ = ["OF_NO_WEIGHT", "Found", "Run", "below", "flat", "groups", "label", "origin", "read", "settings", "spread"]
+
+OF_NO_WEIGHT = (
+    "seed", "num_seeds", "devices", "data_on", "log_every", "eval_every", "checkpoint_every", "checkpoints_kept",
+    "data.data_dir", "init.base_dir", "pretrain.data_dir", "experts.path", "evaluation.block_size",
+    "evaluation.full_size", "evaluation.subset_seeds", "evaluation.seeds", "evaluation.kernels", "method.block_size",
+)  # fmt: skip
+"""Fields of a config that repeat a run or arrange its work, and do not make it another experiment."""
 
 
 class Run(NamedTuple):
@@ -61,6 +68,34 @@ def read(path: str) -> Any:
             return json.load(file)
     except ValueError as error:
         raise checks.InputError(f"{path}: not a whole JSON file ({error}); run again what wrote it") from error
+
+
+def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """``{"section.field": value}`` of a nested config."""
+    if not isinstance(tree, dict):
+        return {prefix[:-1]: tree}
+    return {name: value for key, part in tree.items() for name, value in flat(part, f"{prefix}{key}.").items()}
+
+
+def settings(config: dict[str, Any]) -> dict[str, Any]:
+    """The fields that make it this experiment, by name; what is off is left out, as older configs lack newer fields.
+
+    >>> settings({"seed": 3, "steps": 10, "method": {"name": "dc", "rho": 0.0}})
+    {'steps': 10, 'method.name': 'dc'}
+    """
+    found = {name: value for name, value in flat(config).items() if name not in OF_NO_WEIGHT and value}
+    for tested, made in (("evaluation.arch", "model.name"), ("evaluation.width", "model.width")):
+        if found.get(tested) == found.get(made):
+            found.pop(tested, None)  # as where it is not set
+    return found
+
+
+def groups(runs: Sequence[Run]) -> list[list[Run]]:
+    """Runs of one experiment, which differ in their seed alone, side by side."""
+    found: dict[str, list[Run]] = {}
+    for run in runs:
+        found.setdefault(json.dumps(settings(run.config), sort_keys=True, default=str), []).append(run)
+    return list(found.values())
 
 
 def label(run: Run) -> str:

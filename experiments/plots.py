@@ -9,6 +9,7 @@ experiments.corruption: its curves (figure A3). Of experiments.sweep with one or
 such as that of inner against Hessian-inverse steps (arXiv:2302.06755, figures 1 and 2).
 """
 
+import json
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -66,7 +67,8 @@ def draw(found: gather.Found, out: str) -> list[str]:
                 images(path(run.name, f"images{suffix}"), made)
             if made.meta.get("label_convention") == "learned":
                 covariance(path(run.name, f"covariance{suffix}"), made)
-        lines = log.read(os.path.join(run.path, "metrics.jsonl"))
+        own_log = os.path.join(run.path, "metrics.jsonl")
+        lines = log.read(own_log) if os.path.exists(own_log) else []  # stored runs may be their summaries alone
         if len(lines) > 1:
             training(path(run.name, "training"), lines)
     curves = _curves(found.runs)
@@ -125,17 +127,44 @@ def _numbers(lines, name):
 
 
 def _curves(runs):
-    """``{name: {size: accuracies}}`` of methods that have been run at two sizes at least, and of their subsets."""
-    found: dict[str, dict[int, list[float]]] = {}
+    """``{name: {size: accuracies}}`` of experiments that were run at two sizes at least, and of their subsets.
+
+    Runs share a curve if their settings differ in the size alone; what tells curves of one name apart is said in it.
+    """
+    found: dict[str, tuple[str, dict[str, Any], dict[int, list]]] = {}
     for run in runs:
         for result in run.summary["results"][:2]:
-            own = (
-                gather.label(run)
-                if result["trained_on"] == "distilled"
-                else f"{result['trained_on']}, {os.path.basename(run.config['data']['name'])}, {result['model']}"
-            )
-            found.setdefault(own, {}).setdefault(result["size"], []).extend(result["accuracies"])
-    return {name: by_size for name, by_size in found.items() if len(by_size) > 1}
+            name, own = _curve(run, result)
+            key = json.dumps([name, own], sort_keys=True, default=str)
+            some = found.setdefault(key, (name, own, {}))[2].setdefault(result["size"], [])
+            if result["trained_on"] == "distilled" or result["accuracies"] not in some:  # subsets of one draw recur
+                some.append(result["accuracies"])
+    kept = [(name, own, by_size) for name, own, by_size in found.values() if len(by_size) > 1]
+    return {
+        name + _apart(own, [other for its, other, _ in kept if its == name]): {
+            size: [a for some in by_size[size] for a in some] for size in by_size
+        }
+        for name, own, by_size in kept
+    }
+
+
+def _curve(run, result):
+    """The name of the curve that a result is on, and the settings that its points have in common."""
+    own = {name: value for name, value in gather.settings(run.config).items() if name != "init.ipc"}
+    if result["trained_on"] == "distilled":
+        return gather.label(run), own
+    protocol = run.summary.get("protocol", "kernel ridge regression").partition(":")[0]
+    by = "" if protocol == "kernel ridge regression" else f", {protocol}"
+    name = f"{result['trained_on']}, {os.path.basename(run.config['data']['name'])}, {result['model']}{by}"
+    sections = ("data", "evaluation", "model" if protocol.startswith("networks") else "kernel")
+    return name, {name: value for name, value in own.items() if name.split(".")[0] in sections}
+
+
+def _apart(own, others):
+    """``, FIELD VALUE`` for every field in which settings of one name differ."""
+    fields = sorted({name for some in others for name in some})
+    names = [name for name in fields if any(some.get(name) != own.get(name) for some in others)]
+    return "".join(f", {name} {own.get(name, 'off')}" for name in names)
 
 
 def sizes(path: str, found: dict[str, dict[int, list[float]]]) -> None:

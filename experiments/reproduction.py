@@ -32,11 +32,6 @@ _SOURCES = {
     "recalled": "recalled, not read again",
 }
 _CHOICES = ("learn_images", "learn_labels", "rho", "start", "form", "curriculum", "select", "labels", "images")
-_IGNORED = (
-    "seed", "num_seeds", "devices", "log_every", "eval_every", "checkpoint_every", "checkpoints_kept", "data.data_dir",
-    "init.base_dir", "pretrain.data_dir", "experts.path", "evaluation.block_size", "evaluation.full_size",
-    "evaluation.subset_seeds", "evaluation.seeds", "evaluation.kernels", "method.block_size",
-)  # fmt: skip
 
 
 class Row(NamedTuple):
@@ -116,8 +111,8 @@ def matches(wanted: ml_collections.ConfigDict, run: gather.Run) -> bool:
 
 def differences(wanted: ml_collections.ConfigDict, ours: dict[str, Any]) -> list[str]:
     """``FIELD OURS instead of THEIRS`` for every field that tells on results."""
-    found, expected = _flat(ours), _flat(log.to_jsonable(wanted))  # an older run has nothing to say on newer fields
-    names = [n for n in sorted(found) if n not in _IGNORED and not _same(found[n], expected.get(n))]
+    found, expected = gather.flat(ours), gather.flat(log.to_jsonable(wanted))  # an older run has nothing to say on newer fields
+    names = [n for n in sorted(found) if n not in gather.OF_NO_WEIGHT and not _same(found[n], expected.get(n))]
     return [f"{name} {_word(found[name])} instead of {_word(expected.get(name))}" for name in names]
 
 
@@ -142,7 +137,7 @@ def report(figures: Sequence[Row], runs: Sequence[gather.Run]) -> str:
             wanted = config(row)
             theirs = f"{row.mean:g}" + ("" if row.std is None else f" ± {row.std:g}")
             start = [row.method, row.dataset, str(row.ipc), theirs, f"{_SOURCES[row.source]} ({row.where})"]
-            groups = _groups([run for run in runs if matches(wanted, run)])
+            groups = gather.groups([run for run in runs if matches(wanted, run)])
             if not groups:
                 lines.append([*start, "not run", "", "", "", f"`{command(row)}`"])
             for group in groups:
@@ -162,19 +157,6 @@ are test accuracies in percent, mean ± standard deviation. Ours are of the last
 where kernels score, trained networks otherwise. Rows that are not run show their command at the paper's scale."""
 
 
-def _groups(runs):
-    """Runs that differ in their seed alone."""
-    found: dict[str, list[gather.Run]] = {}
-    for run in runs:
-        own = {
-            name: value
-            for name, value in _flat(run.config).items()
-            if name not in ("seed", "num_seeds", "data.data_dir")
-        }
-        found.setdefault(json.dumps(own, sort_keys=True, default=str), []).append(run)
-    return list(found.values())
-
-
 def _ours(group):
     values = [100 * a for run in group for a in run.summary["results"][0]["accuracies"]]
     summary = group[0].summary
@@ -182,12 +164,6 @@ def _ours(group):
     seconds = [run.summary["seconds"] for run in group]
     time = f"{summary['device']}, {min(seconds):.0f}" + (f" to {max(seconds):.0f} s" if len(seconds) > 1 else " s")
     return [tables.spread(values), str(len(values)), by, time, ", ".join(run.name for run in group)]
-
-
-def _flat(tree, prefix=""):
-    if not isinstance(tree, dict):
-        return {prefix[:-1]: tree}
-    return {name: value for key, part in tree.items() for name, value in _flat(part, f"{prefix}{key}.").items()}
 
 
 def _same(a, b):

@@ -108,6 +108,36 @@ def test_runs_of_one_name_and_runs_of_other_choices_are_kept_apart(runs, tmp_pat
     assert {name.rsplit(" (n=", 1)[0] for name in curves} >= {"kip, digits, fc1 ntk", "random subset, digits, fc1 ntk"}
 
 
+def test_runs_that_differ_in_more_than_size_and_seed_are_on_curves_of_their_own(runs):
+    """Other step counts, or subsets scored by other protocols, are not pooled; seeds and checkpoints make no curve."""
+    kip = gather.below([str(runs)]).runs[0]
+
+    def run(size, accuracy, protocol="kernel ridge regression", **changes):
+        config = json.loads(json.dumps(kip.config)) | changes
+        config["init"]["ipc"] = size // 10
+        rows = [result("distilled", size, [accuracy]), result("random subset", size, [accuracy - 0.1])]
+        return kip._replace(config=config, summary=kip.summary | {"results": rows, "protocol": protocol})
+
+    found = plots._curves([
+        *(run(size, 0.5, steps=10, seed=seed, checkpoint_every=10 + seed) for size in (10, 20) for seed in (0, 1)),
+        *(run(size, 0.9, "networks trained by dc v1: 10 epochs", steps=1000) for size in (10, 20)),
+    ])  # fmt: skip
+    assert found == {
+        "kip, digits, fc1 ntk, steps 10": {10: [0.5, 0.5], 20: [0.5, 0.5]},
+        "kip, digits, fc1 ntk, steps 1000": {10: [0.9], 20: [0.9]},
+        "random subset, digits, fc1 ntk": {10: [0.4], 20: [0.4]},  # of one draw, once
+        "random subset, digits, fc1 ntk, networks trained by dc v1": {10: [0.8], 20: [0.8]},
+    }
+
+
+def test_runs_whose_summaries_alone_are_stored_are_drawn_without_their_curves(runs, tmp_path):
+    for path in runs.glob("kip/*/*.json"):
+        (tmp_path / "runs" / path.parent.name).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "runs" / path.parent.name / path.name).write_text(path.read_text())
+    written = plots.draw(gather.below([str(tmp_path / "runs")]), str(tmp_path / "figures"))
+    assert [path.split("/")[-1] for path in written] == ["all-sizes.png"]
+
+
 def test_the_covariance_is_that_of_original_and_learned_labels(runs, tmp_path, monkeypatch):
     drawn = {}
     monkeypatch.setattr(charts, "matrix", lambda path, values, **names: drawn.update(values=values, **names))
