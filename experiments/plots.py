@@ -3,7 +3,8 @@
 python -m experiments.plots --runs=runs --out=figures
 
 For each run: its images, its training curves, and where labels were learned their covariance with the original ones
-(arXiv:2011.00050, figure 1b). Over all runs: accuracy against support size (figure 2). Of transfer tables
+(arXiv:2011.00050, figure 1b). Over all runs, for each
+data set and what scores: accuracy against support size (figure 2). Of transfer tables
 (experiments.evaluate --protocol=kernel_transfer --out=FILE.json under the folder): the matrix (figures A1 and A2). Of
 experiments.corruption: its curves (figure A3). Of experiments.sweep with one or two grids: the matrix of accuracies,
 such as that of inner against Hessian-inverse steps (arXiv:2302.06755, figures 1 and 2).
@@ -71,9 +72,8 @@ def draw(found: gather.Found, out: str) -> list[str]:
         lines = log.read(own_log) if os.path.exists(own_log) else []  # stored runs may be their summaries alone
         if len(lines) > 1:
             training(path(run.name, "training"), lines)
-    curves = _curves(found.runs)
-    if curves:
-        sizes(path("all", "sizes"), curves)
+    for name, curves in _curves(found.runs).items():
+        sizes(path(name.replace(", ", "-").replace(" ", "_"), "sizes"), curves)
     for kind, some in (("sweep", found.sweeps), ("transfer", found.matrices), ("corruption", found.corruption)):
         for name, rows in some.items():
             {"sweep": sweep, "transfer": transfer, "corruption": corruption}[kind](path(name, kind), rows)
@@ -127,37 +127,39 @@ def _numbers(lines, name):
 
 
 def _curves(runs):
-    """``{name: {size: accuracies}}`` of experiments that were run at two sizes at least, and of their subsets.
+    """``{data set and what scores: {name: {size: accuracies}}}`` of experiments that were run at two sizes at least.
 
     Runs share a curve if their settings differ in the size alone; what tells curves of one name apart is said in it.
+    Random subsets have curves too.
     """
-    found: dict[str, tuple[str, dict[str, Any], dict[int, list]]] = {}
+    found: dict[str, tuple[str, str, dict[str, Any], dict[int, list]]] = {}
     for run in runs:
         for result in run.summary["results"][:2]:
-            name, own = _curve(run, result)
-            key = json.dumps([name, own], sort_keys=True, default=str)
-            some = found.setdefault(key, (name, own, {}))[2].setdefault(result["size"], [])
+            figure, name, own = _curve(run, result)
+            key = json.dumps([figure, name, own], sort_keys=True, default=str)
+            some = found.setdefault(key, (figure, name, own, {}))[-1].setdefault(result["size"], [])
             if result["trained_on"] == "distilled" or result["accuracies"] not in some:  # subsets of one draw recur
                 some.append(result["accuracies"])
-    kept = [(name, own, by_size) for name, own, by_size in found.values() if len(by_size) > 1]
-    return {
-        name + _apart(own, [other for its, other, _ in kept if its == name]): {
-            size: [a for some in by_size[size] for a in some] for size in by_size
-        }
-        for name, own, by_size in kept
-    }
+    kept = [curve for curve in found.values() if len(curve[-1]) > 1]
+    figures: dict[str, dict[str, dict[int, list[float]]]] = {}
+    for figure, name, own, by_size in kept:
+        apart = _apart(own, [others for at, its, others, _ in kept if (at, its) == (figure, name)])
+        points = {size: [a for some in by_size[size] for a in some] for size in by_size}
+        figures.setdefault(figure, {})[name + apart] = points
+    return figures
 
 
 def _curve(run, result):
-    """The name of the curve that a result is on, and the settings that its points have in common."""
+    """The figure and the name of the curve that a result is on, and the settings that its points have in common."""
     own = {name: value for name, value in gather.settings(run.config).items() if name != "init.ipc"}
-    if result["trained_on"] == "distilled":
-        return gather.label(run), own
     protocol = run.summary.get("protocol", "kernel ridge regression").partition(":")[0]
-    by = "" if protocol == "kernel ridge regression" else f", {protocol}"
-    name = f"{result['trained_on']}, {os.path.basename(run.config['data']['name'])}, {result['model']}{by}"
-    sections = ("data", "evaluation", "model" if protocol.startswith("networks") else "kernel")
-    return name, {name: value for name, value in own.items() if name.split(".")[0] in sections}
+    by_kernel = protocol == "kernel ridge regression"
+    by = "" if by_kernel else f", {protocol.removeprefix('networks trained ')}"
+    figure = f"{os.path.basename(run.config['data']['name'])}, {result['model']}{by}"
+    if result["trained_on"] == "distilled":
+        return figure, gather.label(run), own
+    sections = ("data.", "evaluation.reg") if by_kernel else ("data.", "evaluation.", "model.")
+    return figure, result["trained_on"], {name: value for name, value in own.items() if name.startswith(sections)}
 
 
 def _apart(own, others):

@@ -100,12 +100,10 @@ def test_runs_of_one_name_and_runs_of_other_choices_are_kept_apart(runs, tmp_pat
     written = plots.draw(found._replace(runs=[*found.runs, *found.runs[:1], *chosen]), str(tmp_path))
     assert len(set(written)) == len(written)
     assert {"kip-ipc1-training.png", "kip-ipc1_2-training.png"} <= set(drawn)
-    ((label, curves),) = drawn["all-sizes.png"].items()
-    assert label.endswith("% ± std") and {
-        "coreset herding, digits, fc1 ntk (n=2)",
-        "coreset k_means, digits, fc1 ntk (n=2)",
-    } < set(curves)
-    assert {name.rsplit(" (n=", 1)[0] for name in curves} >= {"kip, digits, fc1 ntk", "random subset, digits, fc1 ntk"}
+    ((label, curves),) = drawn["digits-fc1_ntk-sizes.png"].items()
+    chosen = {"coreset herding, digits, fc1 ntk (n=2)", "coreset k_means, digits, fc1 ntk (n=2)"}
+    assert label.endswith("% ± std") and chosen < set(curves)
+    assert {name.rsplit(" (n=", 1)[0] for name in curves} >= {"kip, digits, fc1 ntk", "random subset"}
 
 
 def test_runs_that_differ_in_more_than_size_and_seed_are_on_curves_of_their_own(runs):
@@ -120,13 +118,19 @@ def test_runs_that_differ_in_more_than_size_and_seed_are_on_curves_of_their_own(
 
     found = plots._curves([
         *(run(size, 0.5, steps=10, seed=seed, checkpoint_every=10 + seed) for size in (10, 20) for seed in (0, 1)),
+        *(run(size, 0.7, steps=500) for size in (10, 20)),
         *(run(size, 0.9, "networks trained by dc v1: 10 epochs", steps=1000) for size in (10, 20)),
     ])  # fmt: skip
     assert found == {
-        "kip, digits, fc1 ntk, steps 10": {10: [0.5, 0.5], 20: [0.5, 0.5]},
-        "kip, digits, fc1 ntk, steps 1000": {10: [0.9], 20: [0.9]},
-        "random subset, digits, fc1 ntk": {10: [0.4], 20: [0.4]},  # of one draw, once
-        "random subset, digits, fc1 ntk, networks trained by dc v1": {10: [0.8], 20: [0.8]},
+        "digits, fc1 ntk": {
+            "kip, digits, fc1 ntk, steps 10": {10: [0.5, 0.5], 20: [0.5, 0.5]},
+            "kip, digits, fc1 ntk, steps 500": {10: [0.7], 20: [0.7]},
+            "random subset": {10: [0.4, 0.6], 20: [0.4, 0.6]},  # of one draw, once
+        },
+        "digits, fc1 ntk, by dc v1": {
+            "kip, digits, fc1 ntk": {10: [0.9], 20: [0.9]},
+            "random subset": {10: [0.8], 20: [0.8]},
+        },
     }
 
 
@@ -135,7 +139,7 @@ def test_runs_whose_summaries_alone_are_stored_are_drawn_without_their_curves(ru
         (tmp_path / "runs" / path.parent.name).mkdir(parents=True, exist_ok=True)
         (tmp_path / "runs" / path.parent.name / path.name).write_text(path.read_text())
     written = plots.draw(gather.below([str(tmp_path / "runs")]), str(tmp_path / "figures"))
-    assert [path.split("/")[-1] for path in written] == ["all-sizes.png"]
+    assert [path.split("/")[-1] for path in written] == ["digits-fc1_ntk-sizes.png"]
 
 
 def test_the_covariance_is_that_of_original_and_learned_labels(runs, tmp_path, monkeypatch):
