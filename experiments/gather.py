@@ -3,7 +3,7 @@
 import glob
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import ml_collections
@@ -11,7 +11,20 @@ import ml_collections
 from experiments import build
 from kipjax import checks
 
-__all__ = ["OF_NO_WEIGHT", "Found", "Run", "below", "flat", "groups", "label", "origin", "read", "settings", "spread"]
+__all__ = [
+    "OF_NO_WEIGHT",
+    "Found",
+    "Run",
+    "below",
+    "flat",
+    "groups",
+    "label",
+    "origin",
+    "pooled",
+    "read",
+    "settings",
+    "spread",
+]
 
 OF_NO_WEIGHT = (
     "seed", "num_seeds", "devices", "data_on", "log_every", "eval_every", "checkpoint_every", "checkpoints_kept",
@@ -96,6 +109,19 @@ def groups(runs: Sequence[Run]) -> list[list[Run]]:
     for run in runs:
         found.setdefault(json.dumps(settings(run.config), sort_keys=True, default=str), []).append(run)
     return list(found.values())
+
+
+def pooled(rows: Sequence[dict[str, Any]], name: Callable[[dict[str, Any]], str]) -> dict[str, dict[str, list[float]]]:
+    """``{name(row): {test model: accuracies}}`` of the rows of a transfer table; sets of one name are put together.
+
+    Subsets of one draw stand beside each set, and are counted once.
+    """
+    found: dict[str, dict[str, list[list[float]]]] = {}
+    for row in rows:
+        some = found.setdefault(name(row), {}).setdefault(row["model"], [])
+        if row["trained_on"] == "distilled" or row["accuracies"] not in some:
+            some.append(row["accuracies"])
+    return {own: {model: sum(some, []) for model, some in by.items()} for own, by in found.items()}
 
 
 def label(run: Run) -> str:

@@ -187,14 +187,13 @@ def _n(summaries):
 
 def transfer(path: str, rows: Sequence[dict[str, Any]]) -> None:
     """Rows are training kernels (or methods), columns test kernels (or networks)."""
-    found: dict[str, dict[str, float]] = {}
-    for row in rows:
-        found.setdefault(_trained_with(row), {}).setdefault(row["model"], 100 * row["accuracy"]["mean"])
+    found = gather.pooled(rows, _trained_with)
     columns = list(dict.fromkeys(row["model"] for row in rows))
-    values = [[some.get(column, np.nan) for column in columns] for some in found.values()]
+    scored = {own: {c: metrics.summarize(100 * a for a in some) for c, some in by.items()} for own, by in found.items()}
+    values = [[by[column].mean if column in by else np.nan for column in columns] for by in scored.values()]
     charts.matrix(
         path, values, rows=list(found), columns=columns, x_label="tested with", y_label="trained with",
-        unit=f"test accuracy, % ({_n([metrics.summarize(row['accuracies']) for row in rows])})",
+        unit=f"test accuracy, % ({_n([summary for by in scored.values() for summary in by.values()])})",
     )  # fmt: skip
 
 

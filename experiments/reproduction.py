@@ -111,7 +111,10 @@ def matches(wanted: ml_collections.ConfigDict, run: gather.Run) -> bool:
 
 def differences(wanted: ml_collections.ConfigDict, ours: dict[str, Any]) -> list[str]:
     """``FIELD OURS instead of THEIRS`` for every field that tells on results."""
-    found, expected = gather.flat(ours), gather.flat(log.to_jsonable(wanted))  # an older run has nothing to say on newer fields
+    found, expected = (
+        gather.flat(ours),
+        gather.flat(log.to_jsonable(wanted)),
+    )  # an older run has nothing to say on newer fields
     names = [n for n in sorted(found) if n not in gather.OF_NO_WEIGHT and not _same(found[n], expected.get(n))]
     return [f"{name} {_word(found[name])} instead of {_word(expected.get(name))}" for name in names]
 

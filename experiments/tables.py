@@ -86,11 +86,14 @@ def _of_cells(cells):
 def _of_matrix(some):
     """Artifacts and subsets against test kernels or networks."""
     columns = list(dict.fromkeys(row["model"] for row in some))
-    found: dict[str, dict[str, str]] = {}
-    for row in some:
-        own = row["artifact"] if row["trained_on"] == "distilled" else f"{row['trained_on']}, {row['size']}"
-        found.setdefault(own, {}).setdefault(row["model"], gather.spread(row["accuracy"]))
-    return ["trained with", *columns], [[n, *(by.get(c, "-") for c in columns)] for n, by in found.items()]
+    found = gather.pooled(
+        some, lambda row: row["artifact"] if row["trained_on"] == "distilled" else f"{row['trained_on']}, {row['size']}"
+    )
+    rows = [
+        [own, *(f"{spread(by[c], scale=100)} (n={len(by[c])})" if c in by else "-" for c in columns)]
+        for own, by in found.items()
+    ]
+    return ["trained with", *columns], rows
 
 
 def _of_corruption(some):

@@ -153,6 +153,18 @@ def test_the_covariance_is_that_of_original_and_learned_labels(runs, tmp_path, m
     assert drawn["rows"][3] == "c3" and drawn["y_label"] == "original label"
 
 
+def test_sets_of_one_kernel_are_one_row_of_the_matrix_with_all_their_accuracies(runs, monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(charts, "matrix", lambda path, values, **names: drawn.update(values=values, **names))
+    (rows,) = gather.below([str(runs)]).matrices.values()
+    more = [rows[0] | {"accuracies": [0.7]}, rows[1], rows[1] | {"accuracies": [0.9, 0.9]}]  # a draw again, and another
+    plots.transfer("somewhere", [*rows, *more])
+    np.testing.assert_allclose(drawn["values"], [[80, np.nan], [np.nan, 75]])
+    assert drawn["rows"] == ["fc1 ntk, 10", "random subset, 10"] and "n=2..4" in drawn["unit"]
+    text = tables.everything(gather.Found([], {}, {"some": [*rows, *more]}, {}))
+    assert "| random subset, 10 | - | 75.00 ± 20.82 (n=4) |" in text
+
+
 def test_the_sweep_is_a_matrix_with_a_hole_where_it_diverged(runs, monkeypatch):
     drawn = {}
     monkeypatch.setattr(charts, "matrix", lambda path, values, **names: drawn.update(values=values, **names))
