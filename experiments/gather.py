@@ -1,9 +1,10 @@
-"""Finds what runs have left under some folders: run folders, sweeps, transfer tables, corruption curves."""
+"""Finds what runs have left under some folders: run folders, sweeps, tables of scores, curves, other rows."""
 
 import glob
 import json
 import os
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import ml_collections
@@ -48,13 +49,15 @@ class Run(NamedTuple):
 
 
 class Found(NamedTuple):
-    """By name: finished ``runs``; ``cells`` of sweeps; rows of ``matrices`` (kernel or network transfer) and of
-    ``corruption``."""
+    """By name: finished ``runs``; ``cells`` of sweeps; rows of ``matrices`` (kernel or network transfer), of
+    ``corruption``, of sets ``scored`` by other protocols, and of any ``others`` (exact distillation, benchmarks)."""
 
     runs: list[Run]
     sweeps: dict[str, list[dict[str, Any]]]
     matrices: dict[str, list[dict[str, Any]]]
     corruption: dict[str, list[dict[str, Any]]]
+    scored: dict[str, list[dict[str, Any]]]
+    others: dict[str, list[dict[str, Any]]]
 
 
 def below(roots: Sequence[str]) -> Found:
@@ -63,7 +66,7 @@ def below(roots: Sequence[str]) -> Found:
     Raises:
       InputError: a root does not exist, or a file of a run is damaged.
     """
-    found = Found([], {}, {}, {})
+    found = Found([], {}, {}, {}, {}, {})
     for root in roots:
         checks.require(os.path.isdir(root), "--runs", f"there is no folder {root}; give the folder of the run folders")
         for folder, inside, files in os.walk(root):
@@ -121,7 +124,7 @@ def pooled(rows: Sequence[dict[str, Any]], name: Callable[[dict[str, Any]], str]
         some = found.setdefault(name(row), {}).setdefault(row["model"], [])
         if row["trained_on"] == "distilled" or row["accuracies"] not in some:
             some.append(row["accuracies"])
-    return {own: {model: sum(some, []) for model, some in by.items()} for own, by in found.items()}
+    return {own: {model: list(chain(*some)) for model, some in by.items()} for own, by in found.items()}
 
 
 def label(run: Run) -> str:
@@ -160,7 +163,15 @@ def _folder(found, name, folder, files):
         own = name if file in ("table.json", "results.json") else f"{name}/{file.removesuffix('.json')}"
         if isinstance(content, dict) and "cells" in content:
             found.sweeps[own] = content["cells"]
-        elif isinstance(content, dict) and any("rho" in row for row in content.get("rows", ())):
-            found.corruption[own] = content["rows"]
-        elif isinstance(content, list) and content and content[0].get("protocol") in ("kernel_transfer", "cross_arch"):
-            found.matrices[own] = content
+            continue
+        rows = content.get("rows") if isinstance(content, dict) else content
+        if not (isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows)):
+            continue
+        if any("rho" in row for row in rows):
+            found.corruption[own] = rows
+        elif rows[0].get("protocol") in ("kernel_transfer", "cross_arch"):
+            found.matrices[own] = rows
+        elif {"artifact", "accuracies"} <= set(rows[0]):
+            found.scored[own] = rows
+        else:
+            found.others[own] = rows

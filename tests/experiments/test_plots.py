@@ -161,8 +161,8 @@ def test_sets_of_one_kernel_are_one_row_of_the_matrix_with_all_their_accuracies(
     plots.transfer("somewhere", [*rows, *more])
     np.testing.assert_allclose(drawn["values"], [[80, np.nan], [np.nan, 75]])
     assert drawn["rows"] == ["fc1 ntk, 10", "random subset, 10"] and "n=2..4" in drawn["unit"]
-    text = tables.everything(gather.Found([], {}, {"some": [*rows, *more]}, {}))
-    assert "| random subset, 10 | - | 75.00 ± 20.82 (n=4) |" in text
+    text = tables.everything(gather.below([str(runs)])._replace(matrices={"some": [*rows, *more]}))
+    assert "| random subset, 10 | - | 75.00 ± 19.15 (n=4) |" in text
 
 
 def test_the_sweep_is_a_matrix_with_a_hole_where_it_diverged(runs, monkeypatch):
@@ -187,6 +187,20 @@ def test_tables_in_every_form(runs, capsys):
     assert "kip/ipc1\tkip, digits, fc1 ntk\tdistilled\t10\tfc1 ntk\t90.00\t1\t3\tcpu" in tables.everything(found, "tsv")
     whole = json.loads(tables.everything(found, "json"))
     assert whole["runs"][0]["test accuracy, %"] == [90.0, None] and len(whole["sweeps"]["sweep"]) == 6
+
+
+def test_sets_scored_otherwise_and_rows_of_other_scripts_are_in_the_tables(tmp_path):
+    start = {"artifact": "runs/a/distilled.npz", "protocol": "krr", "training": {"name": "x"}}
+    log.write_json(tmp_path / "scored.json", [start | result("distilled", 10, [0.9, 0.8])])
+    rows = [{"name": "a step", "ours": 1.23456, "pairs": 3, "ranges": [1, 2]}, {"name": "no pairs", "ours": 2e-8}]
+    log.write_json(tmp_path / "speed.json", {"machine": {"cores": 2}, "rows": rows})
+    log.write_json(tmp_path / "nothing.json", {"machine": {"cores": 2}})
+    found = gather.below([str(tmp_path)])
+    assert [name.split("/")[-1] for name in (*found.scored, *found.others)] == ["scored", "speed"]
+    text = tables.everything(found)
+    assert "| runs/a/distilled.npz | 85.00 ± 7.07 (n=2) |" in text
+    assert "| name | ours | pairs |" in text and "| a step | 1.235 | 3 |" in text and "| no pairs | 2e-08 | - |" in text
+    assert set(json.loads(tables.everything(found, "json"))) >= {"scored", "others"}
 
 
 def test_nothing_and_damage_are_said(tmp_path):
