@@ -77,7 +77,7 @@ def test_the_test_of_numbers_can_fail():
 
 def test_the_reproduction_report_is_what_its_command_writes():
     written = (ROOT / "REPRODUCTION.md").read_text(encoding="utf-8")
-    made = reproduction.report(reproduction.rows(), FOUND.runs) + "\n"
+    made = reproduction.report(reproduction.rows(), FOUND.runs, reproduction.others()) + "\n"
     assert made == written, "python -m experiments.reproduction --runs=results --out=REPRODUCTION.md"
 
 
