@@ -70,6 +70,19 @@ def test_every_mean_with_a_spread_is_in_the_stored_results(page):
         assert at != page or command in text, f"{spread}: {command}"
 
 
+def test_a_config_that_was_run_does_not_say_that_it_was_not():
+    """The files of ``configs/METHOD`` are named by data set; one for all data sets may say it of the paper's scale."""
+    seen = set()
+    for run in FOUND.runs:
+        data = run.config["data"]["name"].removeprefix("text:").split(":")[0]
+        folder = ROOT / "configs" / run.config["method"]["name"]
+        path = next(path for path in (folder / f"{data}.py", folder / "images.py") if path.is_file())
+        head = " ".join(path.read_text(encoding="utf-8").split('"""')[1].split()).lower()
+        assert "not run" not in head.replace("at paper scale: not run", ""), path
+        seen.add(path)
+    assert len(seen) > 15
+
+
 def test_the_test_of_numbers_can_fail():
     assert is_measured("82.44", "0.08") and not is_measured("82.45", "0.08") and not is_measured("82.44", "0.09")
     assert len(SPREAD.findall((ROOT / "RESULTS.md").read_text(encoding="utf-8"))) > 50
