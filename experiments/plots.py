@@ -3,12 +3,14 @@
 python -m experiments.plots --runs=runs --out=figures
 
 For each run: its images, its training curves, and where labels were learned their covariance with the original ones
-(arXiv:2011.00050, figure 1b). Over all runs: accuracy against support size (figure 2). Of transfer tables
+(arXiv:2011.00050, figure 1b). Over all runs, for each
+data set and what scores: accuracy against support size (figure 2). Of transfer tables
 (experiments.evaluate --protocol=kernel_transfer --out=FILE.json under the folder): the matrix (figures A1 and A2). Of
 experiments.corruption: its curves (figure A3). Of experiments.sweep with one or two grids: the matrix of accuracies,
 such as that of inner against Hessian-inverse steps (arXiv:2302.06755, figures 1 and 2).
 """
 
+import json
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -66,12 +68,12 @@ def draw(found: gather.Found, out: str) -> list[str]:
                 images(path(run.name, f"images{suffix}"), made)
             if made.meta.get("label_convention") == "learned":
                 covariance(path(run.name, f"covariance{suffix}"), made)
-        lines = log.read(os.path.join(run.path, "metrics.jsonl"))
+        own_log = os.path.join(run.path, "metrics.jsonl")
+        lines = log.read(own_log) if os.path.exists(own_log) else []  # stored runs may be their summaries alone
         if len(lines) > 1:
             training(path(run.name, "training"), lines)
-    curves = _curves(found.runs)
-    if curves:
-        sizes(path("all", "sizes"), curves)
+    for name, curves in _curves(found.runs).items():
+        sizes(path(name.replace(", ", "-").replace(" ", "_"), "sizes"), curves)
     for kind, some in (("sweep", found.sweeps), ("transfer", found.matrices), ("corruption", found.corruption)):
         for name, rows in some.items():
             {"sweep": sweep, "transfer": transfer, "corruption": corruption}[kind](path(name, kind), rows)
@@ -125,17 +127,46 @@ def _numbers(lines, name):
 
 
 def _curves(runs):
-    """``{name: {size: accuracies}}`` of methods that have been run at two sizes at least, and of their subsets."""
-    found: dict[str, dict[int, list[float]]] = {}
+    """``{data set and what scores: {name: {size: accuracies}}}`` of experiments that were run at two sizes at least.
+
+    Runs share a curve if their settings differ in the size alone; what tells curves of one name apart is said in it.
+    Random subsets have curves too.
+    """
+    found: dict[str, tuple[str, str, dict[str, Any], dict[int, list]]] = {}
     for run in runs:
         for result in run.summary["results"][:2]:
-            own = (
-                gather.label(run)
-                if result["trained_on"] == "distilled"
-                else f"{result['trained_on']}, {os.path.basename(run.config['data']['name'])}, {result['model']}"
-            )
-            found.setdefault(own, {}).setdefault(result["size"], []).extend(result["accuracies"])
-    return {name: by_size for name, by_size in found.items() if len(by_size) > 1}
+            figure, name, own = _curve(run, result)
+            key = json.dumps([figure, name, own], sort_keys=True, default=str)
+            some = found.setdefault(key, (figure, name, own, {}))[-1].setdefault(result["size"], [])
+            if result["trained_on"] == "distilled" or result["accuracies"] not in some:  # subsets of one draw recur
+                some.append(result["accuracies"])
+    kept = [curve for curve in found.values() if len(curve[-1]) > 1]
+    figures: dict[str, dict[str, dict[int, list[float]]]] = {}
+    for figure, name, own, by_size in kept:
+        apart = _apart(own, [others for at, its, others, _ in kept if (at, its) == (figure, name)])
+        points = {size: [a for some in by_size[size] for a in some] for size in by_size}
+        figures.setdefault(figure, {})[name + apart] = points
+    return figures
+
+
+def _curve(run, result):
+    """The figure and the name of the curve that a result is on, and the settings that its points have in common."""
+    own = {name: value for name, value in gather.settings(run.config).items() if name != "init.ipc"}
+    protocol = run.summary.get("protocol", "kernel ridge regression").partition(":")[0]
+    by_kernel = protocol == "kernel ridge regression"
+    by = "" if by_kernel else f", {protocol.removeprefix('networks trained ')}"
+    figure = f"{os.path.basename(run.config['data']['name'])}, {result['model']}{by}"
+    if result["trained_on"] == "distilled":
+        return figure, gather.label(run), own
+    sections = ("data.", "evaluation.reg") if by_kernel else ("data.", "evaluation.", "model.")
+    return figure, result["trained_on"], {name: value for name, value in own.items() if name.startswith(sections)}
+
+
+def _apart(own, others):
+    """``, FIELD VALUE`` for every field in which settings of one name differ."""
+    fields = sorted({name for some in others for name in some})
+    names = [name for name in fields if any(some.get(name) != own.get(name) for some in others)]
+    return "".join(f", {name} {own.get(name, 'off')}" for name in names)
 
 
 def sizes(path: str, found: dict[str, dict[int, list[float]]]) -> None:
@@ -156,14 +187,13 @@ def _n(summaries):
 
 def transfer(path: str, rows: Sequence[dict[str, Any]]) -> None:
     """Rows are training kernels (or methods), columns test kernels (or networks)."""
-    found: dict[str, dict[str, float]] = {}
-    for row in rows:
-        found.setdefault(_trained_with(row), {}).setdefault(row["model"], 100 * row["accuracy"]["mean"])
+    found = gather.pooled(rows, _trained_with)
     columns = list(dict.fromkeys(row["model"] for row in rows))
-    values = [[some.get(column, np.nan) for column in columns] for some in found.values()]
+    scored = {own: {c: metrics.summarize(100 * a for a in some) for c, some in by.items()} for own, by in found.items()}
+    values = [[by[column].mean if column in by else np.nan for column in columns] for by in scored.values()]
     charts.matrix(
         path, values, rows=list(found), columns=columns, x_label="tested with", y_label="trained with",
-        unit=f"test accuracy, % ({_n([metrics.summarize(row['accuracies']) for row in rows])})",
+        unit=f"test accuracy, % ({_n([summary for by in scored.values() for summary in by.values()])})",
     )  # fmt: skip
 
 

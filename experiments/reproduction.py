@@ -5,7 +5,8 @@ python -m experiments.reproduction --runs=runs --out=REPRODUCTION.md
 The papers' figures are in experiments/paper_rows.json, each with where it was taken from and the config (and the fields
 to set) that runs it at the paper's scale. Run folders under --runs are matched by method, data set, images per class,
 kernel and what is learned; what else differs from the row's config is read off the two configs. Runs that differ in
-their seed alone are one line. A row without a run is "not run".
+their seed alone are one line. A row without a run is "not run"; runs without a row have a table of their own, as have
+the figures of experiments/paper_others.json: transfer, corruption, continual learning, search, attacks.
 """
 
 import importlib
@@ -23,7 +24,7 @@ from experiments import build, cli, gather, tables
 from kipjax import checks
 from kipjax.io import log
 
-__all__ = ["Row", "command", "config", "differences", "matches", "report", "rows"]
+__all__ = ["Row", "command", "config", "differences", "matches", "others", "report", "rows"]
 
 _ROOT = pathlib.Path(__file__).parent.parent
 _SOURCES = {
@@ -32,11 +33,6 @@ _SOURCES = {
     "recalled": "recalled, not read again",
 }
 _CHOICES = ("learn_images", "learn_labels", "rho", "start", "form", "curriculum", "select", "labels", "images")
-_IGNORED = (
-    "seed", "num_seeds", "devices", "log_every", "eval_every", "checkpoint_every", "checkpoints_kept", "data.data_dir",
-    "init.base_dir", "pretrain.data_dir", "experts.path", "evaluation.block_size", "evaluation.full_size",
-    "evaluation.subset_seeds", "evaluation.seeds", "evaluation.kernels", "method.block_size",
-)  # fmt: skip
 
 
 class Row(NamedTuple):
@@ -61,7 +57,7 @@ def define() -> None:
 
 
 def main() -> None:
-    text = report(rows(), gather.below(flags.FLAGS.runs).runs)
+    text = report(rows(), gather.below(flags.FLAGS.runs).runs, others())
     if not flags.FLAGS.out:
         print(text)
         return
@@ -74,6 +70,11 @@ def rows() -> list[Row]:
     """The figures of the papers."""
     text = (_ROOT / "experiments" / "paper_rows.json").read_text(encoding="utf-8")
     return [Row(**row) for row in json.loads(text)]
+
+
+def others() -> list[dict[str, str]]:
+    """What the papers report that is not the accuracy of one set by its own method."""
+    return json.loads((_ROOT / "experiments" / "paper_others.json").read_text(encoding="utf-8"))
 
 
 def config(row: Row) -> ml_collections.ConfigDict:
@@ -116,63 +117,73 @@ def matches(wanted: ml_collections.ConfigDict, run: gather.Run) -> bool:
 
 def differences(wanted: ml_collections.ConfigDict, ours: dict[str, Any]) -> list[str]:
     """``FIELD OURS instead of THEIRS`` for every field that tells on results."""
-    found, expected = _flat(ours), _flat(log.to_jsonable(wanted))  # an older run has nothing to say on newer fields
-    names = [n for n in sorted(found) if n not in _IGNORED and not _same(found[n], expected.get(n))]
+    found, expected = (
+        gather.flat(ours),
+        gather.flat(log.to_jsonable(wanted)),
+    )  # an older run has nothing to say on newer fields
+    names = [n for n in sorted(found) if n not in gather.OF_NO_WEIGHT and not _same(found[n], expected.get(n))]
     return [f"{name} {_word(found[name])} instead of {_word(expected.get(name))}" for name in names]
 
 
-def report(figures: Sequence[Row], runs: Sequence[gather.Run]) -> str:
-    """The Markdown: a table for each paper."""
-    parts = [_HEAD.format(rows=len(figures))]
+def report(figures: Sequence[Row], runs: Sequence[gather.Run], besides: Sequence[dict[str, str]] = ()) -> str:
+    """The Markdown: a table for each paper, one of the runs that belong to no row, and one of other figures."""
+    parts, joined = [_HEAD.format(rows=len(figures))], set()
     for paper, some in itertools.groupby(figures, key=lambda row: row.paper):
-        columns = (
-            "method",
-            "data set",
-            "images a class",
-            "paper, %",
-            "source",
-            "ours, %",
-            "n",
-            "scored by",
-            "device, time",
-            "runs",
-        )
         lines, notes = [], []
         for row in some:
             wanted = config(row)
             theirs = f"{row.mean:g}" + ("" if row.std is None else f" ± {row.std:g}")
             start = [row.method, row.dataset, str(row.ipc), theirs, f"{_SOURCES[row.source]} ({row.where})"]
-            groups = _groups([run for run in runs if matches(wanted, run)])
+            groups = gather.groups([run for run in runs if matches(wanted, run)])
             if not groups:
-                lines.append([*start, "not run", "", "", "", f"`{command(row)}`"])
+                lines.append([*start, "not run", "", _needs(row), "", f"`{command(row)}`"])
             for group in groups:
+                joined |= {run.name for run in group}
                 lines.append([*start, *_ours(group)])
                 found = differences(wanted, group[0].config)
                 reason = "; ".join(found) if found else "the same config: seeds, precision, and how the paper selects"
                 notes.append(f"- {row.method}, {row.dataset}, {row.ipc} a class ({lines[-1][-1]}): {reason}.")
-        parts.append(f"## {paper}\n\n{tables.markdown(columns, lines)}")
+        parts.append(f"## {paper}\n\n{tables.markdown(_COLUMNS, lines)}")
         parts += ["What differs from the row's config:\n\n" + "\n".join(notes)] if notes else []
+    groups = gather.groups([run for run in runs if run.name not in joined])
+    if groups:
+        lines = [[gather.label(group[0]), str(group[0].config["init"]["ipc"]), *_ours(group)] for group in groups]
+        parts.append(f"{_ALONE}\n\n{tables.markdown(('set', _COLUMNS[2], *_COLUMNS[5:]), lines)}")
+    if besides:
+        columns = ("what", "paper", "source", "quantity", "data", "paper's figures", "flags")
+        lines = [[*_others(row), f"`{row['flagfile']}`" if row["flagfile"] else "no config"] for row in besides]
+        parts.append(f"{_OTHERS}\n\n{tables.markdown(columns, lines)}")
     return "\n\n".join(parts)
 
+
+_COLUMNS = (
+    "method", "data set", "images a class", "paper, %", "source", "ours, %", "n", "scored by", "device, time", "runs",
+)  # fmt: skip
 
 _HEAD = """# Reproduction report
 
 Written by `python -m experiments.reproduction`, not edited by hand: {rows} rows of papers that a config runs. Figures
 are test accuracies in percent, mean ± standard deviation. Ours are of the last step, without selection; n counts seeds
-where kernels score, trained networks otherwise. Rows that are not run show their command at the paper's scale."""
+where kernels score, trained networks otherwise. Rows that are not run show their command at the paper's scale, and
+what they need that was not at hand: the data, or an accelerator."""
+
+_ALONE = """## Runs of no row
+
+What the papers do not report with this method, data set, size and kernel."""
+
+_OTHERS = """## Other figures of the papers
+
+Accuracies of several networks, rank correlations, attacks. The flags run them at the paper's scale by the script that
+their first lines name; what was run of them at a smaller one is in RESULTS.md."""
 
 
-def _groups(runs):
-    """Runs that differ in their seed alone."""
-    found: dict[str, list[gather.Run]] = {}
-    for run in runs:
-        own = {
-            name: value
-            for name, value in _flat(run.config).items()
-            if name not in ("seed", "num_seeds", "data.data_dir")
-        }
-        found.setdefault(json.dumps(own, sort_keys=True, default=str), []).append(run)
-    return list(found.values())
+def _needs(row):
+    """Why a row is not run."""
+    return "needs an accelerator" if row.dataset in ("digits", "fashion_mnist") else "needs the data"
+
+
+def _others(row):
+    return [row["what"], row["paper"], _SOURCES[row["source"]], row["quantity"], row["data"], row["figures"]]
 
 
 def _ours(group):
@@ -182,12 +193,6 @@ def _ours(group):
     seconds = [run.summary["seconds"] for run in group]
     time = f"{summary['device']}, {min(seconds):.0f}" + (f" to {max(seconds):.0f} s" if len(seconds) > 1 else " s")
     return [tables.spread(values), str(len(values)), by, time, ", ".join(run.name for run in group)]
-
-
-def _flat(tree, prefix=""):
-    if not isinstance(tree, dict):
-        return {prefix[:-1]: tree}
-    return {name: value for key, part in tree.items() for name, value in _flat(part, f"{prefix}{key}.").items()}
 
 
 def _same(a, b):

@@ -5,8 +5,9 @@ python -m experiments.sweep --config=configs/rcig/fashion_mnist.py:cpu --config.
 
 Each combination has its run folder under the workdir. One that is there and finished is read, one that was interrupted
 goes on, so the same command finishes a sweep and shows it again. A run that diverges is a cell of the table, not the
-end. table.json holds the cells. This is how the ablations of the papers are run: RCIG's truncation (its figures 1 and
-2), DC's and DSA's normalisation, activation, depth and single augmentations.
+end. table.json holds the cells: results, seconds, and means of the log over the second half of the steps. This is how
+the ablations of the papers are run: RCIG's truncation (its figures 1 and 2), DC's and DSA's normalisation, activation,
+depth and single augmentations.
 """
 
 import copy
@@ -14,6 +15,7 @@ import itertools
 import json
 import os
 
+import numpy as np
 from absl import flags
 from ml_collections import config_flags
 
@@ -65,7 +67,14 @@ def one(config, choice: Choice, workdir: str) -> dict:
             return {"diverged": str(error)}
     with open(summary, encoding="utf-8") as file:
         found = json.load(file)
-    return {"results": found["results"], "seconds": found["seconds"]}
+    return {"results": found["results"], "seconds": found["seconds"], "log": _means(folder, config.steps)}
+
+
+def _means(folder, steps):
+    """Mean of each number of a run's log over the second half of its steps: losses, residuals."""
+    lines = [line for line in log.read(os.path.join(folder, "metrics.jsonl")) if line["step"] > steps // 2]
+    names = [name for name, value in lines[-1].items() if name != "step" and isinstance(value, (int, float))]
+    return {name: float(np.mean([line[name] for line in lines if name in line])) for name in names}
 
 
 def table(grids, cells: dict[Choice, dict]) -> str:

@@ -2,8 +2,8 @@
 
 python -m experiments.tables --runs=runs [--format=tsv|json]
 
-Prints, from what runs have left there: a table of every run folder's results, of each transfer table, sweep and
-corruption curve, in Markdown.
+Prints, from what runs have left there: a table of every run folder's results, of each sweep, transfer table, table of
+scores and corruption curve, and of the rows of any other script (exact distillation, benchmarks), in Markdown.
 """
 
 import json
@@ -33,11 +33,12 @@ def everything(found: gather.Found, form: str = "markdown") -> str:
     """All tables of what runs have left, as ``markdown``, ``tsv`` or ``json``."""
     rows = of_runs(found.runs)
     if form == "json":
-        names = ("sweeps", "matrices", "corruption")
+        names = ("sweeps", "matrices", "corruption", "scored", "others")
         return json.dumps({"runs": rows, **{name: getattr(found, name) for name in names}}, indent=1)
     table = markdown if form == "markdown" else _tabbed
     text = [table(COLUMNS, [[_text(row[column]) for column in COLUMNS] for row in rows])]
-    parts = ((found.sweeps, _of_cells), (found.matrices, _of_matrix), (found.corruption, _of_corruption))
+    parts = ((found.sweeps, _of_cells), (found.matrices, _of_matrix), (found.scored, _of_matrix))
+    parts += ((found.corruption, _of_corruption), (found.others, _of_rows))
     text += [f"{name}\n\n{table(*make(some))}" for by_name, make in parts for name, some in by_name.items()]
     return "\n\n".join(text)
 
@@ -86,11 +87,14 @@ def _of_cells(cells):
 def _of_matrix(some):
     """Artifacts and subsets against test kernels or networks."""
     columns = list(dict.fromkeys(row["model"] for row in some))
-    found: dict[str, dict[str, str]] = {}
-    for row in some:
-        own = row["artifact"] if row["trained_on"] == "distilled" else f"{row['trained_on']}, {row['size']}"
-        found.setdefault(own, {}).setdefault(row["model"], gather.spread(row["accuracy"]))
-    return ["trained with", *columns], [[n, *(by.get(c, "-") for c in columns)] for n, by in found.items()]
+    found = gather.pooled(
+        some, lambda row: row["artifact"] if row["trained_on"] == "distilled" else f"{row['trained_on']}, {row['size']}"
+    )
+    rows = [
+        [own, *(f"{spread(by[c], scale=100)} (n={len(by[c])})" if c in by else "-" for c in columns)]
+        for own, by in found.items()
+    ]
+    return ["trained with", *columns], rows
 
 
 def _of_corruption(some):
@@ -104,6 +108,14 @@ def _of_corruption(some):
         ]
         rows.append([f"{arch}, {name}", *(spread(v, scale=100) for v in values)])
     return ["trained on", *(f"{100 * rho:g} % corrupt" for rho in fractions)], rows
+
+
+def _of_rows(some):
+    """The single values of the rows; what is a list or an object is in the file alone."""
+    columns = list(dict.fromkeys(name for row in some for name in row))
+    columns = [name for name in columns if not any(isinstance(row.get(name), (list, dict)) for row in some)]
+    text = [[row.get(name, "-") for name in columns] for row in some]
+    return columns, [[f"{v:.4g}" if isinstance(v, float) else str(v) for v in row] for row in text]
 
 
 def grid(corner: str, columns: Sequence[str], rows: Mapping[str, Sequence[str]]) -> str:

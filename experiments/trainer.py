@@ -24,6 +24,16 @@ __all__ = ["compiled", "run", "train"]
 _LONG = 10**9
 
 
+class _Clock:
+    """Seconds of a run: those of the processes before, as their last checkpoint has them, and of this one."""
+
+    def __init__(self):
+        self.began, self.earlier = time.monotonic(), 0.0
+
+    def seconds(self) -> float:
+        return self.earlier + time.monotonic() - self.began
+
+
 @processes.peers()
 def run(config, workdir: str, *, resume: bool = False, overwrite: bool = False, on_divergence: str = "stop") -> None:
     """One experiment from its config to its run folder.
@@ -44,7 +54,7 @@ def run(config, workdir: str, *, resume: bool = False, overwrite: bool = False, 
     processes.agree("experiments.distill", flags | run_folder.common(config) | _versions())
     if first:
         run_folder.prepare(workdir, config, resume=resume, overwrite=overwrite)
-    began = time.monotonic()
+    clock = _Clock()
     experiment = build.experiment(config)
     report.check(config, experiment)
     build.rehearse(config, experiment)
@@ -54,16 +64,16 @@ def run(config, workdir: str, *, resume: bool = False, overwrite: bool = False, 
         _announce(config, experiment)
     processes.barrier("the run folder is there")
     try:
-        states, steps = train(config, experiment, workdir, resume=resume)
+        states, steps = train(config, experiment, workdir, resume=resume, clock=clock)
     except interruption.Diverged as error:
         if on_divergence == "stop" or error.rolled_back:
             raise
         if first:
             print(f"{error}; going back to it once, with half the learning rate", flush=True)
-        states, steps = train(config, experiment, workdir, resume=True, rolled_back=True)
+        states, steps = train(config, experiment, workdir, resume=True, rolled_back=True, clock=clock)
     if first:
         made = [report.artifact(config, experiment, *pair, steps) for pair in zip(states, build.seeds(config))]
-        report.write(workdir, made, experiment, config, seconds=time.monotonic() - began)
+        report.write(workdir, made, experiment, config, seconds=clock.seconds())
     processes.barrier("the results are written")
 
 
@@ -119,11 +129,21 @@ def _require_memory(program):
     )
 
 
-def train(config, experiment: build.Experiment, workdir: str, *, resume: bool, chunk=None, rolled_back: bool = False):
+def train(
+    config,
+    experiment: build.Experiment,
+    workdir: str,
+    *,
+    resume: bool,
+    chunk=None,
+    rolled_back: bool = False,
+    clock=None,
+):
     """Steps from the start, or from the last checkpoint, to ``config.steps``.
 
     A method that says ``stopped`` in its Info, as RFAD does once its validation loss no longer falls, ends the run.
     ``chunk(count)`` gives the program of ``count`` steps, of which a run needs one, or two for a shorter last stretch.
+    The seconds so far, by ``clock``, go into each checkpoint.
 
     Returns:
       ``(states, steps)``: the final state of each seed, and how many steps were taken in all.
@@ -133,7 +153,7 @@ def train(config, experiment: build.Experiment, workdir: str, *, resume: bool, c
       Interrupted: the process was told to stop; the state is saved.
       PeerLost: another process is gone.
     """
-    found, over = report.fingerprint(experiment.dataset), experiment.mesh
+    found, over, clock = report.fingerprint(experiment.dataset), experiment.mesh, clock or _Clock()
     first = processes.is_first()
     with (
         checkpoint.open(os.path.join(workdir, "checkpoints"), keep=config.checkpoints_kept) as checkpoints,
@@ -144,6 +164,8 @@ def train(config, experiment: build.Experiment, workdir: str, *, resume: bool, c
         restored = checkpoints.restore(template) if resume else None
         if restored:
             _require_continues(restored, config, found)
+            if not rolled_back:  # else the checkpoint is of this very process
+                clock.earlier = float(restored.extra.get("seconds", 0))
         rolled_back = rolled_back or bool(restored and restored.extra.get("rolled_back"))
         keys = _run_keys(config)
         step, state = (restored.step, restored.state) if restored else (0, _first_states(config, experiment))
@@ -179,7 +201,8 @@ def train(config, experiment: build.Experiment, workdir: str, *, resume: bool, c
                 if step % config.checkpoint_every == 0 or step == config.steps or stopped or told:
                     bad = _health(config, experiment, state, step)
                     _require_finite(bad, config, checkpoints, rolled_back, updated=True)
-                    checkpoints.save(step, sharding.on_this_process(state), extra | {"stopped": stopped})
+                    saved = extra | {"stopped": stopped, "seconds": clock.seconds()}
+                    checkpoints.save(step, sharding.on_this_process(state), saved)
                 if told and step < config.steps and not stopped:
                     checkpoints.wait()
                     raise interruption.Interrupted(step)

@@ -43,6 +43,12 @@ def clone(tmp_path_factory):
     return folder
 
 
+def told(words):
+    """The README's command with these words, as it stands there: the script and its flags."""
+    (line,) = (line for line in TEXT.replace("\\\n", " ").splitlines() if words in line)
+    return line.removeprefix("python -m ").split()
+
+
 def run(clone, *arguments):
     """One of the README's commands in the clone."""
     script = f"python -m {arguments[0]}"
@@ -65,15 +71,13 @@ def test_from_a_clone_to_ones_own_pictures_distilled_and_scored(clone):
             for i in range(count):
                 Image.fromarray(draw(rng, kind)).save(clone / "shapes" / split / kind / f"{i}.png")
 
-    fields = ["--config.data.name=shapes", "--config.batch.size=120", "--config.steps=100", "--config.eval_every=0"]
-    options = ["--config=configs/kip/digits.py", "--workdir=runs/shapes", *fields, "--config.evaluation.full_size=120"]
-    printed = run(clone, "experiments.distill", *options, "--config.checkpoint_every=100")
+    printed = run(clone, *told("--config.data.name=shapes"))
     assert "distilled, 3 images" in printed and "full training set, 120 images" in printed
     found = sorted(path.name for path in (clone / "runs" / "shapes").iterdir())
     assert found == ["checkpoints", "config.json", "distilled.npz", "distilled.png", "metrics.jsonl", "summary.json"]
 
     artifact = str(clone / "runs" / "shapes" / "distilled.npz")
-    printed = run(clone, "experiments.evaluate", f"--artifact={artifact}", "--protocol=krr", "--full_size=0")
+    printed = run(clone, *told("--artifact=runs/shapes/distilled.npz"))
     accuracies = [float(line.split("ntk")[1].split()[0]) for line in printed.splitlines() if "fc1 ntk" in line]
     assert accuracies[0] > accuracies[1] > 30  # the distilled set, and random subsets
 

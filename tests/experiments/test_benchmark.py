@@ -10,6 +10,7 @@ import types
 import jax
 import pytest
 
+from experiments import benchmark as script
 from experiments import trainer
 from experiments.benchmarks import devices, harness
 
@@ -20,6 +21,22 @@ def benchmark(*flags):
     environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(ROOT / ".jax_cache")}
     command = [sys.executable, "-m", "experiments.benchmark", *flags]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+
+
+def test_a_row_says_how_many_pairs_it_is_of_and_is_printed_as_a_table(monkeypatch, tmp_path, capsys):
+    times = iter([9.0, 9.0, 1.0, 2.0, 3.0, 4.0, 2.0, 2.0])  # both once to warm up, then three pairs
+    monkeypatch.setattr(harness, "FLAGS", types.SimpleNamespace(pairs=3))
+    row = harness.compare("a step", "ms", lambda: next(times), lambda: next(times), "none")
+    assert (row.pairs, row.ratio, row.ours, row.other) == (3, 0.75, 2000.0, 2000.0)
+    flags = types.SimpleNamespace(only=[], out=str(tmp_path / "rows.json"))
+    monkeypatch.setattr(script, "FLAGS", flags)
+    monkeypatch.setattr(script, "ROWS", {"step": lambda: row})
+    script.main()
+    printed = capsys.readouterr().out
+    assert "| row | ours | other | unit | ours / other (range) | pairs | aim |" in printed
+    assert "| a step | 2000 | 2000 | ms | 0.750 (0.500..1.000) | 3 | none |" in printed
+    report = json.loads((tmp_path / "rows.json").read_text())
+    assert report["rows"][0]["pairs"] == 3 and report["machine"]["processor"] and report["machine"]["threads"] > 0
 
 
 @pytest.mark.slow

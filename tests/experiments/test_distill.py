@@ -1,6 +1,7 @@
 """The driver: every config runs, a killed run resumes bit for bit, and mistakes end in a line or two."""
 
 import importlib
+import itertools
 import json
 import os
 import pathlib
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import numpy as np
 import pytest
@@ -99,6 +101,19 @@ def test_killed_and_resumed_ends_bit_for_bit_like_the_uninterrupted_run(tmp_path
     assert a.distilled.x.tobytes() == b.distilled.x.tobytes()
     assert a.distilled.y.tobytes() == b.distilled.y.tobytes()
     assert (tmp_path / "whole" / "metrics.jsonl").read_bytes() == (cut / "metrics.jsonl").read_bytes()
+
+
+def test_the_seconds_of_a_resumed_run_are_those_of_all_its_parts(tmp_path, monkeypatch):
+    ticks = itertools.count(step=1000.0)
+    monkeypatch.setattr(trainer, "time", types.SimpleNamespace(monotonic=lambda: next(ticks)))
+    config = load("configs/kip/digits.py")
+    trainer.run(config, str(tmp_path))
+    config.steps *= 2
+    monkeypatch.setattr(trainer, "time", types.SimpleNamespace(monotonic=lambda: 7.0))
+    before = json.loads((tmp_path / "summary.json").read_text())["seconds"]
+    trainer.run(config, str(tmp_path), resume=True)
+    after = json.loads((tmp_path / "summary.json").read_text())["seconds"]
+    assert 1000 <= after <= before  # by a clock that stands still: what the last checkpoint had
 
 
 def _last_checkpoint(workdir):

@@ -100,12 +100,46 @@ def test_runs_of_one_name_and_runs_of_other_choices_are_kept_apart(runs, tmp_pat
     written = plots.draw(found._replace(runs=[*found.runs, *found.runs[:1], *chosen]), str(tmp_path))
     assert len(set(written)) == len(written)
     assert {"kip-ipc1-training.png", "kip-ipc1_2-training.png"} <= set(drawn)
-    ((label, curves),) = drawn["all-sizes.png"].items()
-    assert label.endswith("% ± std") and {
-        "coreset herding, digits, fc1 ntk (n=2)",
-        "coreset k_means, digits, fc1 ntk (n=2)",
-    } < set(curves)
-    assert {name.rsplit(" (n=", 1)[0] for name in curves} >= {"kip, digits, fc1 ntk", "random subset, digits, fc1 ntk"}
+    ((label, curves),) = drawn["digits-fc1_ntk-sizes.png"].items()
+    chosen = {"coreset herding, digits, fc1 ntk (n=2)", "coreset k_means, digits, fc1 ntk (n=2)"}
+    assert label.endswith("% ± std") and chosen < set(curves)
+    assert {name.rsplit(" (n=", 1)[0] for name in curves} >= {"kip, digits, fc1 ntk", "random subset"}
+
+
+def test_runs_that_differ_in_more_than_size_and_seed_are_on_curves_of_their_own(runs):
+    """Other step counts, or subsets scored by other protocols, are not pooled; seeds and checkpoints make no curve."""
+    kip = gather.below([str(runs)]).runs[0]
+
+    def run(size, accuracy, protocol="kernel ridge regression", **changes):
+        config = json.loads(json.dumps(kip.config)) | changes
+        config["init"]["ipc"] = size // 10
+        rows = [result("distilled", size, [accuracy]), result("random subset", size, [accuracy - 0.1])]
+        return kip._replace(config=config, summary=kip.summary | {"results": rows, "protocol": protocol})
+
+    found = plots._curves([
+        *(run(size, 0.5, steps=10, seed=seed, checkpoint_every=10 + seed) for size in (10, 20) for seed in (0, 1)),
+        *(run(size, 0.7, steps=500) for size in (10, 20)),
+        *(run(size, 0.9, "networks trained by dc v1: 10 epochs", steps=1000) for size in (10, 20)),
+    ])  # fmt: skip
+    assert found == {
+        "digits, fc1 ntk": {
+            "kip, digits, fc1 ntk, steps 10": {10: [0.5, 0.5], 20: [0.5, 0.5]},
+            "kip, digits, fc1 ntk, steps 500": {10: [0.7], 20: [0.7]},
+            "random subset": {10: [0.4, 0.6], 20: [0.4, 0.6]},  # of one draw, once
+        },
+        "digits, fc1 ntk, by dc v1": {
+            "kip, digits, fc1 ntk": {10: [0.9], 20: [0.9]},
+            "random subset": {10: [0.8], 20: [0.8]},
+        },
+    }
+
+
+def test_runs_whose_summaries_alone_are_stored_are_drawn_without_their_curves(runs, tmp_path):
+    for path in runs.glob("kip/*/*.json"):
+        (tmp_path / "runs" / path.parent.name).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "runs" / path.parent.name / path.name).write_text(path.read_text())
+    written = plots.draw(gather.below([str(tmp_path / "runs")]), str(tmp_path / "figures"))
+    assert [path.split("/")[-1] for path in written] == ["digits-fc1_ntk-sizes.png"]
 
 
 def test_the_covariance_is_that_of_original_and_learned_labels(runs, tmp_path, monkeypatch):
@@ -117,6 +151,18 @@ def test_the_covariance_is_that_of_original_and_learned_labels(runs, tmp_path, m
     expected = np.cov(original.T, y.T, bias=True)[:10, 10:]
     np.testing.assert_allclose(drawn["values"], expected, atol=1e-7)
     assert drawn["rows"][3] == "c3" and drawn["y_label"] == "original label"
+
+
+def test_sets_of_one_kernel_are_one_row_of_the_matrix_with_all_their_accuracies(runs, monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(charts, "matrix", lambda path, values, **names: drawn.update(values=values, **names))
+    (rows,) = gather.below([str(runs)]).matrices.values()
+    more = [rows[0] | {"accuracies": [0.7]}, rows[1], rows[1] | {"accuracies": [0.9, 0.9]}]  # a draw again, and another
+    plots.transfer("somewhere", [*rows, *more])
+    np.testing.assert_allclose(drawn["values"], [[80, np.nan], [np.nan, 75]])
+    assert drawn["rows"] == ["fc1 ntk, 10", "random subset, 10"] and "n=2..4" in drawn["unit"]
+    text = tables.everything(gather.below([str(runs)])._replace(matrices={"some": [*rows, *more]}))
+    assert "| random subset, 10 | - | 75.00 ± 19.15 (n=4) |" in text
 
 
 def test_the_sweep_is_a_matrix_with_a_hole_where_it_diverged(runs, monkeypatch):
@@ -141,6 +187,20 @@ def test_tables_in_every_form(runs, capsys):
     assert "kip/ipc1\tkip, digits, fc1 ntk\tdistilled\t10\tfc1 ntk\t90.00\t1\t3\tcpu" in tables.everything(found, "tsv")
     whole = json.loads(tables.everything(found, "json"))
     assert whole["runs"][0]["test accuracy, %"] == [90.0, None] and len(whole["sweeps"]["sweep"]) == 6
+
+
+def test_sets_scored_otherwise_and_rows_of_other_scripts_are_in_the_tables(tmp_path):
+    start = {"artifact": "runs/a/distilled.npz", "protocol": "krr", "training": {"name": "x"}}
+    log.write_json(tmp_path / "scored.json", [start | result("distilled", 10, [0.9, 0.8])])
+    rows = [{"name": "a step", "ours": 1.23456, "pairs": 3, "ranges": [1, 2]}, {"name": "no pairs", "ours": 2e-8}]
+    log.write_json(tmp_path / "speed.json", {"machine": {"cores": 2}, "rows": rows})
+    log.write_json(tmp_path / "nothing.json", {"machine": {"cores": 2}})
+    found = gather.below([str(tmp_path)])
+    assert [name.split("/")[-1] for name in (*found.scored, *found.others)] == ["scored", "speed"]
+    text = tables.everything(found)
+    assert "| runs/a/distilled.npz | 85.00 ± 7.07 (n=2) |" in text
+    assert "| name | ours | pairs |" in text and "| a step | 1.235 | 3 |" in text and "| no pairs | 2e-08 | - |" in text
+    assert set(json.loads(tables.everything(found, "json"))) >= {"scored", "others"}
 
 
 def test_nothing_and_damage_are_said(tmp_path):

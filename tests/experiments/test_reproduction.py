@@ -1,6 +1,7 @@
 """Every figure of a paper has a config of its method, data and size; runs are joined to it, with what differs."""
 
 import copy
+import pathlib
 import re
 
 import ml_collections
@@ -9,6 +10,7 @@ import pytest
 from experiments import gather, reproduction
 from kipjax.io import log
 
+ROOT = pathlib.Path(__file__).parents[2]
 ROWS = reproduction.rows()
 
 
@@ -45,6 +47,23 @@ def test_without_runs_every_row_is_not_run():
     text = reproduction.report(ROWS, [])
     assert text.count("| not run |") == len(ROWS)
     assert "--config=configs/kip/mnist.py:rbf" in text and "Label Solve" in text
+
+
+def test_runs_without_a_row_and_figures_without_a_run_are_listed():
+    row = ROWS[0]
+    runs = [run_of(reproduction.config(row), "joined"), run_of(reproduction.config(row), "alone", **{"init.ipc": 3})]
+    text = reproduction.report([row], runs, reproduction.others())
+    alone = text.partition("## Runs of no row")[2]
+    assert "| 81.00 ± 1.41 | 2 |" in alone and "| alone |" in alone and "joined" not in alone
+    for other in reproduction.others():
+        assert other["source"] in ("read", "quoted", "recalled") and other["what"] in alone
+        assert not other["flagfile"] or (ROOT / other["flagfile"]).is_file()
+
+
+def test_a_row_that_is_not_run_says_what_it_needs():
+    rows = [next(row for row in ROWS if row.dataset == name) for name in ("mnist", "fashion_mnist")]
+    text = reproduction.report(rows, [])
+    assert text.count("| not run |  | needs the data |") == text.count("| not run |  | needs an accelerator |") == 1
 
 
 def find(method, dataset, ipc):

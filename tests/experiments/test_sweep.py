@@ -7,6 +7,7 @@ import pytest
 from configs.kip import digits
 from experiments import fields, sweep
 from kipjax import checks
+from kipjax.io import log
 
 
 @pytest.fixture
@@ -51,6 +52,9 @@ def test_a_sweep_runs_reads_back_and_keeps_a_diverged_cell(config, tmp_path, cap
     cells = json.loads((tmp_path / "table.json").read_text())["cells"]
     assert [cell["fields"]["init.ipc"] for cell in cells] == [1, 1, 2, 2]
     good, bad = cells[:2]
+    lines = log.read(tmp_path / "init.ipc=1,method.learning_rate=0.01" / "metrics.jsonl")
+    late = [line["loss"] for line in lines if line["step"] > config.steps // 2]
+    assert 0 < len(late) < len(lines) and good["log"]["loss"] == pytest.approx(sum(late) / len(late))
     assert good["results"][0]["trained_on"] == "distilled" and "not finite" in bad["diverged"]
     assert f"{100 * good['results'][0]['accuracy']['mean']:.2f}" in printed and printed.count("diverged") >= 4
     config.method.reg = 0.5

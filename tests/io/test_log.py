@@ -207,7 +207,7 @@ def test_a_broken_line_before_the_last_is_an_error_with_its_number(path):
 
 
 def test_unusable_paths(tmp_path, path):
-    with pytest.raises(InputError, match=r"cannot read .*metrics.jsonl: "):
+    with pytest.raises(InputError, match=r"cannot read .*metrics.jsonl: no such file; check the path"):
         log.read(path)
     with pytest.raises(InputError, match="its folder does not exist"):
         log.MetricsLog(tmp_path / "no" / "metrics.jsonl")

@@ -3,7 +3,7 @@
 A method is three pure functions. Put yours into ``kipjax/methods/NAME.py``, its line into ``METHODS``, a case into
 ``tests/methods/test_contract.py`` and a config into ``configs/NAME/``; the driver then runs it. What it differentiates
 through, a kernel or a network (call it ``model``), comes first; everything else is keyword-only, with the paper's
-values.
+values. ``_inputs`` has the checks and conversions that the package's own methods share.
 """
 
 from typing import NamedTuple

@@ -1,0 +1,101 @@
+"""What README.md and RESULTS.md say was measured is in results/, and REPRODUCTION.md is what its command writes."""
+
+import json
+import pathlib
+import re
+
+import pytest
+
+from experiments import gather, reproduction, tables
+from kipjax.evaluation import metrics
+
+ROOT = pathlib.Path(__file__).parents[1]
+FOUND = gather.below([str(ROOT / "results")])
+SPREAD = re.compile(r"(\d+\.\d+) ± (\d+\.\d+)")
+
+PRINTED = {
+    ("README.md", "61.61 ± 5.22"): "make demo",
+    ("RESULTS.md", "71.29 ± 1.06"): "--protocol=dc",
+    ("RESULTS.md", "71.56 ± 0.11"): "train.evaluate(",
+    ("RESULTS.md", "88.02 ± 0.24"): "train.evaluate(",
+}
+"""What no file holds, and the command on the page that prints it."""
+
+
+def spreads(tree):
+    """``(mean, std)`` of everything that was repeated in a JSON tree, in percent and as it is."""
+    if isinstance(tree, dict):
+        if isinstance(tree.get("mean"), float) and isinstance(tree.get("std"), float):
+            yield tree["mean"], tree["std"]
+        for part in tree.values():
+            yield from spreads(part)
+    elif isinstance(tree, list):
+        if len(tree) > 1 and all(isinstance(value, float) for value in tree):
+            found = metrics.summarize(tree)
+            yield found.mean, found.std
+        for part in tree:
+            yield from spreads(part)
+
+
+def measured():
+    """All that files under results/ hold, what seeds give together, and the figures of the papers."""
+    pairs = [pair for path in (ROOT / "results").rglob("*.json") for pair in spreads(gather.read(str(path)))]
+    for group in gather.groups(FOUND.runs):
+        for results in zip(*(run.summary["results"] for run in group)):
+            values = [a for result in results for a in result["accuracies"]]
+            means = [result["accuracy"]["mean"] for result in results]
+            pairs += [(s.mean, s.std) for s in map(metrics.summarize, (values, means)) if s.n > 1]
+    published = [(row.mean, row.std) for row in reproduction.rows() if row.std is not None]
+    return [(100 * mean, 100 * std) for mean, std in pairs] + pairs + published
+
+
+MEASURED = measured()
+
+
+def is_measured(mean, std):
+    """Whether something rounds to the two texts."""
+    digits = [len(text.partition(".")[2]) for text in (mean, std)]
+    return any(f"{m:.{digits[0]}f}" == mean and f"{s:.{digits[1]}f}" == std for m, s in MEASURED)
+
+
+@pytest.mark.parametrize("page", ["README.md", "RESULTS.md"])
+def test_every_mean_with_a_spread_is_in_the_stored_results(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    said = [found.groups() for found in SPREAD.finditer(text)]
+    unknown = {f"{mean} ± {std}" for mean, std in said if not is_measured(mean, std)}
+    listed = {spread for at, spread in PRINTED if at == page}
+    assert not unknown - listed, "in no file of results/, and not listed here with the command that prints it"
+    assert not listed - unknown, "listed here, and stored or no longer said"
+    for (at, spread), command in PRINTED.items():
+        assert at != page or command in text, f"{spread}: {command}"
+
+
+def test_a_config_that_was_run_does_not_say_that_it_was_not():
+    """The files of ``configs/METHOD`` are named by data set; one for all data sets may say it of the paper's scale."""
+    seen = set()
+    for run in FOUND.runs:
+        data = run.config["data"]["name"].removeprefix("text:").split(":")[0]
+        folder = ROOT / "configs" / run.config["method"]["name"]
+        path = next(path for path in (folder / f"{data}.py", folder / "images.py") if path.is_file())
+        head = " ".join(path.read_text(encoding="utf-8").split('"""')[1].split()).lower()
+        assert "not run" not in head.replace("at paper scale: not run", ""), path
+        seen.add(path)
+    assert len(seen) > 15
+
+
+def test_the_test_of_numbers_can_fail():
+    assert is_measured("82.44", "0.08") and not is_measured("82.45", "0.08") and not is_measured("82.44", "0.09")
+    assert len(SPREAD.findall((ROOT / "RESULTS.md").read_text(encoding="utf-8"))) > 50
+
+
+def test_the_reproduction_report_is_what_its_command_writes():
+    written = (ROOT / "REPRODUCTION.md").read_text(encoding="utf-8")
+    made = reproduction.report(reproduction.rows(), FOUND.runs, reproduction.others()) + "\n"
+    assert made == written, "python -m experiments.reproduction --runs=results --out=REPRODUCTION.md"
+
+
+def test_the_tables_are_of_every_stored_result():
+    """Coresets scored by a kernel, sets scored by another protocol, exact sets, benchmarks."""
+    whole = json.loads(tables.everything(FOUND, "json"))
+    assert {"results/coreset_krr_fashion_mnist_50", "results/dm_50_by_dc"} <= set(whole["scored"])
+    assert {"results/krr_exact_fashion_mnist", "benchmark/dsa", "benchmark/rcig_128"} <= set(whole["others"])
