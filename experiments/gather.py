@@ -50,7 +50,8 @@ class Run(NamedTuple):
 
 class Found(NamedTuple):
     """By name: finished ``runs``; ``cells`` of sweeps; rows of ``matrices`` (kernel or network transfer), of
-    ``corruption``, of sets ``scored`` by other protocols, and of any ``others`` (exact distillation, benchmarks)."""
+    ``corruption``, of sets ``scored`` by other protocols, and of any ``others`` (exact distillation, benchmarks); the
+    tables, as text, of ``studies`` (continual learning, search, attacks, robustness)."""
 
     runs: list[Run]
     sweeps: dict[str, list[dict[str, Any]]]
@@ -58,6 +59,7 @@ class Found(NamedTuple):
     corruption: dict[str, list[dict[str, Any]]]
     scored: dict[str, list[dict[str, Any]]]
     others: dict[str, list[dict[str, Any]]]
+    studies: dict[str, str]
 
 
 def below(roots: Sequence[str]) -> Found:
@@ -66,7 +68,7 @@ def below(roots: Sequence[str]) -> Found:
     Raises:
       InputError: a root does not exist, or a file of a run is damaged.
     """
-    found = Found([], {}, {}, {}, {}, {})
+    found = Found([], {}, {}, {}, {}, {}, {})
     for root in roots:
         checks.require(os.path.isdir(root), "--runs", f"there is no folder {root}; give the folder of the run folders")
         for folder, inside, files in os.walk(root):
@@ -169,6 +171,9 @@ def _folder(found, name, folder, files):
             continue
         if any("rho" in row for row in rows):
             found.corruption[own] = rows
+        elif file == "results.json" and "table.txt" in files:
+            with open(os.path.join(folder, "table.txt"), encoding="utf-8") as text:
+                found.studies[own] = text.read().rstrip()
         elif rows[0].get("protocol") in ("kernel_transfer", "cross_arch"):
             found.matrices[own] = rows
         elif {"artifact", "accuracies"} <= set(rows[0]):

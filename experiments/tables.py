@@ -33,13 +33,14 @@ def everything(found: gather.Found, form: str = "markdown") -> str:
     """All tables of what runs have left, as ``markdown``, ``tsv`` or ``json``."""
     rows = of_runs(found.runs)
     if form == "json":
-        names = ("sweeps", "matrices", "corruption", "scored", "others")
+        names = ("sweeps", "matrices", "corruption", "scored", "others", "studies")
         return json.dumps({"runs": rows, **{name: getattr(found, name) for name in names}}, indent=1)
     table = markdown if form == "markdown" else _tabbed
     text = [table(COLUMNS, [[_text(row[column]) for column in COLUMNS] for row in rows])]
     parts = ((found.sweeps, _of_cells), (found.matrices, _of_matrix), (found.scored, _of_matrix))
     parts += ((found.corruption, _of_corruption), (found.others, _of_rows))
     text += [f"{name}\n\n{table(*make(some))}" for by_name, make in parts for name, some in by_name.items()]
+    text += [f"{name}\n\n{study}" for name, study in found.studies.items()]
     return "\n\n".join(text)
 
 
