@@ -9,7 +9,8 @@ python -m experiments.continual --domains=svhn,mnist,kmnist --image_size=32 --ip
 What is kept is "random", chosen by the features of the networks that learn ("herding"), learned through them
 ("mnemonics"), or made by a config as experiments.distill takes it, whose method is run on the data of each phase:
 anything distilled, or a coreset. It is written FILE.py:WORD+WORD@FIELD=VALUE; its data set and number of images are not
-used, its steps and augmentation are. Writes results.json, table.txt and accuracy.png: accuracy on all that was seen, after each phase.
+used, its steps and augmentation are. Writes results.json, table.txt and accuracy.png: accuracy on all that was seen,
+after each phase.
 """
 
 import itertools
