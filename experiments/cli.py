@@ -88,9 +88,11 @@ def run(main: Callable[[], None], define: Callable[[], None] = lambda: None) -> 
 
 
 def _help():
-    """The script's docstring, its own flags in a line each, its flag files and the configs."""
-    main = sys.modules["__main__"]
-    own = sorted(flags.FLAGS.get_key_flags_for_module(main), key=lambda flag: flag.name)
+    """The script's docstring, its flags in a line each, its flag files and the configs."""
+    main, by_module = sys.modules["__main__"], flags.FLAGS.flags_by_module_dict()
+    shared = [flag for name, some in by_module.items() if name.startswith("experiments.") for flag in some]
+    found = {flag.name: flag for flag in (*flags.FLAGS.get_key_flags_for_module(main), *shared)}
+    own = [found[name] for name in sorted(found)]
     lines = [(main.__doc__ or "").strip(), "", "flags:"]
     for flag in own:
         lines += textwrap.wrap(
@@ -101,7 +103,7 @@ def _help():
         )
     script = os.path.basename(sys.argv[0]).removesuffix(".py")
     files = [path.split("/")[2] for path in catalogue.flag_files() if path.startswith(f"configs/{script}/")]
-    lines += [f"flag files, as --flagfile=configs/{script}/FILE: {' '.join(files)}"] if files else []
+    lines += textwrap.wrap(f"flag files, as --flagfile=configs/{script}/FILE: {' '.join(files)}", 118) if files else []
     if "config" in flags.FLAGS:
         lines += ["", "configs, as --config=configs/METHOD/NAME.py (--list shows every other name):", *_configs()]
     return "\n".join(lines)

@@ -116,13 +116,18 @@ def main() -> None:
         name = source.name
         _compare_data(path, made, dataset[source])
         task = inputs.tested_on(inputs.task(dataset[source], made.preprocess), FLAGS.test_size)._replace(name=name)
-        scored.append(Scored(path, made, task, _score(made, task)))
+        scored.append(Scored(path, made, task, []))
+        for result in _score(made, task):
+            scored[-1].results.append(result)
+            if FLAGS.out:  # now, so that what is done is not lost where the rest is
+                _write(scored)
     print(_matrix(scored) if FLAGS.protocol in MATRICES else _lines(scored))
     if FLAGS.out:
-        _write(scored)
+        print(f"results   {FLAGS.out}")
 
 
 def _score(made, task):
+    """The results, those of trained networks as they come."""
     options = {"key": jax.random.key(FLAGS.seed), "seeds": FLAGS.seeds, "block_size": FLAGS.block_size}
     if FLAGS.protocol == "neighbours":
         choice = {"neighbours": FLAGS.neighbours, "p": FLAGS.p}
@@ -137,13 +142,9 @@ def _score(made, task):
 def _score_networks(made, task, options):
     config = scoring.of_artifact(made.meta)
     options |= {"full_size": FLAGS.full_size or 0, "parallel": FLAGS.parallel}
-    return [
-        result
-        for name, model in _networks(made, task).items()
-        for result in scoring.trained_results(
-            config, made.distilled, task, model, protocol=_protocol(made, task, model), name=name, **options
-        )
-    ]
+    for name, model in _networks(made, task).items():
+        protocol = _protocol(made, task, model)
+        yield from scoring.trained_results(config, made.distilled, task, model, protocol=protocol, name=name, **options)
 
 
 def _score_flexibility(made, task, options):
@@ -324,7 +325,6 @@ def _write(scored):
             training = {"training": _protocol(made, task, networks.get(result.model))._asdict()} if networks else {}
             rows.append(start | training | report.as_dict(result))
     log.write_json(FLAGS.out, rows)
-    print(f"results   {FLAGS.out}")
 
 
 if __name__ == "__main__":

@@ -157,6 +157,32 @@ def test_a_protocol_trains_networks_on_the_set_and_on_random_images(runs, tmp_pa
     assert rows[0]["accuracy"]["mean"] > 0.5
 
 
+def test_what_is_scored_is_written_before_the_next_network_is_trained():
+    """In a process of its own, which an error ends at the second network."""
+    program = """
+import types
+from experiments import evaluate
+
+def train(*_, name, **__):
+    assert name == "a", written
+    return [name]
+
+written = []
+evaluate.FLAGS = types.SimpleNamespace(full_size=0, parallel=0, protocol="cross_arch", training="dc", seed=0, seeds=1,
+    block_size=1, artifact=["set"], data_dir=None, test_size=0, out="results.json")
+evaluate.artifacts.load = lambda path: types.SimpleNamespace(meta={}, distilled=None, preprocess=None)
+evaluate.report.source = lambda *_: evaluate.report.Source("digits", 0, 0, 0)
+evaluate.report.load = evaluate._compare_data = evaluate.inputs.task = lambda *_: None
+evaluate.inputs.tested_on = lambda *_: evaluate.Task(*[None] * 5)
+evaluate._networks, evaluate._protocol = lambda *_: {"a": 1, "b": 2}, lambda *_: None
+evaluate.scoring.trained_results = train
+evaluate._write = lambda scored: written.append(list(scored[-1].results))
+evaluate.main()
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert "AssertionError: [['a']]" in done.stderr, done.stderr
+
+
 def test_cross_arch_prints_a_row_per_artifact_and_a_column_per_network(runs, tmp_path):
     out = tmp_path / "cross.json"
     paths = ",".join(str(folder / "distilled.npz") for folder in runs.values())
