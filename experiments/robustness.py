@@ -7,8 +7,8 @@ python -m experiments.robustness --artifact=RUN/distilled.npz --study=bias --net
 Sets are artifacts, beside random images of the same number; or made here by a config at each of --ipc images a class,
 --runs times each, beside the images that they started from, corrupted alike by KIP_rho.
 
-scatter: natural against distilled accuracy over a grid of settings (arXiv:2011.00050, figure 3), the best of each, and how
-often the distilled set is ahead. size: the best setting by size of the set. bias: accuracy by class, or other groups of
+scatter: natural against distilled accuracy over a grid of settings (arXiv:2011.00050, figure 3), the best of each, and
+how often it is ahead. size: the best setting by size of the set. bias: accuracy by class, or other groups of
 test images, of networks trained on the set, random images, full data. Writes results.json, table.txt and a plot.
 """
 

@@ -62,6 +62,7 @@ def test_a_field_that_an_older_run_did_not_have_is_no_difference_while_it_is_off
             run_folder.require_identical(str(tmp_path), other)
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_ends_bit_for_bit_like_the_uninterrupted_run(tmp_path):
     flags = [
         "--config=configs/kip/digits.py",

@@ -273,6 +273,7 @@ def test_sigterm_to_one_of_two_processes_saves_and_stops_both(tmp_path):
     assert step % 60 == 0 and (tmp_path / "checkpoints" / str(step)).is_dir() and f"saved at step {step}," in errors[1]
 
 
+@pytest.mark.slow
 def test_sigterm_saves_and_the_resumed_run_is_the_uninterrupted_one(tmp_path):
     flags = [*FLAGS, "--config.steps=3000", "--config.log_every=30", "--config.checkpoint_every=3000"]
     whole, cut = tmp_path / "whole", tmp_path / "cut"
@@ -298,7 +299,7 @@ def test_sigterm_saves_and_the_resumed_run_is_the_uninterrupted_one(tmp_path):
         ("configs/kip/digits.py", {"batch.size": 40, "steps": 2}),
         ("configs/kip/digits.py", {"batch.size": 40, "steps": 2, "method.block_size": 16}),
         ("configs/label_solve/digits.py", {"method.block_size": 64, "batch.kind": "class_balanced", "batch.size": 400}),
-        ("configs/rcig/digits.py", {"batch.size": 20, "steps": 2}),
+        pytest.param("configs/rcig/digits.py", {"batch.size": 20, "steps": 2}, marks=pytest.mark.slow),
         ("configs/kip/digits.py", {"batch.kind": "all", "data.train_size": 203, "steps": 2, "method.block_size": 16}),
     ],
 )
