@@ -304,12 +304,16 @@ TARGETS = {
 
 
 def fuzz(name, folder, monkeypatch, examples):
-    """What is refused is refused in a line or two; nothing is written, in the folder or out of it."""
+    """One of ``TARGETS`` in a folder of its own, the working directory beside it."""
     inside, elsewhere = folder / "inside", folder / "elsewhere"
     inside.mkdir(), elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
     make, *options = TARGETS[name]
-    target = make(inside, *options)
+    try_spoilt(make(inside, *options), folder, examples)
+
+
+def try_spoilt(target, folder, examples):
+    """What is refused is refused in a line or two; nothing is written, in the folder or out of it."""
     target.path.write_bytes(target.content)
     before, outcomes = files(folder), []
 
