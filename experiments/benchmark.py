@@ -48,9 +48,9 @@ def main() -> None:
             continue
         rows.append(r)
         print("  ".join(_cells(r)), flush=True)
+        if FLAGS.out:  # now, so that a run that is cut off leaves what it measured
+            log.write_json(FLAGS.out, {"machine": machine, "rows": rows, "skipped": skipped})
     print(f"\n{tables.markdown(COLUMNS, [_cells(r) for r in rows])}")
-    if FLAGS.out:
-        log.write_json(FLAGS.out, {"machine": machine, "rows": rows, "skipped": skipped})
 
 
 def _machine():
