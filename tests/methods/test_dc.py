@@ -182,7 +182,7 @@ def test_the_loss_of_a_step_is_the_distance_of_its_kind_at_averages_of_batch_nor
     states, infos = run(dc.make(model, outer=1, kind=kind), start, batch)
     rows = rows_by_class(start)
     values = [distance(model, states[1].variables, start.x[rows[c]], batch.x[c], c, kind) for c in range(K)]
-    np.testing.assert_allclose(infos[0].loss, np.mean(values), rtol=1e-7)
+    np.testing.assert_allclose(infos[0].loss, np.mean(values), rtol=1e-9)
 
 
 @pytest.mark.parametrize(("n", "size"), [(5, 2), (4, 2), (3, 8)])

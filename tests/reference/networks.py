@@ -14,7 +14,8 @@ class Small(nn.Module):
     def __call__(self, x, *, train=False, features=False):
         h = nn.Dense(7, param_dtype=x.dtype)(x.reshape(x.shape[0], -1))
         if self.norm:
-            h = nn.BatchNorm(use_running_average=not train, param_dtype=x.dtype)(h)
+            exact = x.dtype == jnp.float64
+            h = nn.BatchNorm(use_running_average=not train, param_dtype=x.dtype, force_float32_reductions=not exact)(h)
         h = jnp.tanh(nn.Dense(5, param_dtype=x.dtype)(jnp.tanh(h)))
         logits = nn.Dense(self.num_classes, name="head", param_dtype=x.dtype)(h)
         return (logits, h) if features else logits
