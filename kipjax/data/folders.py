@@ -1,5 +1,6 @@
 """Readers of images in folders: one folder per class, and Tiny-ImageNet's layout."""
 
+import io
 import pathlib
 from collections.abc import Iterator
 from typing import Any
@@ -91,7 +92,8 @@ def _image(path: pathlib.Path, image_size: int, shape: list[Any]) -> np.ndarray:
     from PIL import Image
 
     try:
-        with Image.open(path) as image:  # reads no more than the header
+        # From bytes, as Pillow asks a file for as many as a damaged length declares, and a file takes memory for them.
+        with Image.open(io.BytesIO(path.read_bytes())) as image:  # decodes no more than the header
             _require_pixels(path, image, None if image_size else shape)
             pixels = np.asarray(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"))
     except checks.InputError:

@@ -141,7 +141,8 @@ def _picture(where: str, folder: pathlib.Path, name: str) -> np.ndarray:
         where, f"labels.csv names the file {name[:80]!r}, which is not in the folder; only files in it are read",
     )  # fmt: skip
     try:
-        with Image.open(folder / name, formats=["PNG"]) as image:
+        # From bytes, as Pillow asks a file for as many as a damaged length declares, and a file takes memory for them.
+        with Image.open(io.BytesIO((folder / name).read_bytes()), formats=["PNG"]) as image:
             pixels = np.asarray(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         text = _files.one_line(error, 80)
