@@ -27,7 +27,7 @@ demo: $(VENV)/installed
 	$(BIN)/python -m experiments.distill --config=configs/kip/digits.py --workdir=runs/demo --overwrite
 
 test: $(VENV)/installed-dev
-	JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(BIN)/python -m pytest -n $(JOBS) -m "not slow"
+	JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow"
 
 test-slow: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -n $(JOBS) -m slow

@@ -18,7 +18,8 @@ SHAPE = re.compile(r"``[^`]*\[[^\]`]*\][^`]*``|\b(any|whose|the|that|same|one) s
 # What has no formula of a paper in it: guards, files, devices, names, plots.
 MACHINERY = re.compile(
     r"kipjax\.(checks|types|io\..*|core\.(loop|precision|processes|sharding)|kernels\.(batching|registry)|"
-    r"data\.(files|folders|raw|samplers|sources|streaming|tfds)|evaluation\.result|models\.(layers|network|registry))"
+    r"data\.(files|folders|raw|samplers|sources|streaming|tfds)|evaluation\.result|methods\.inputs|"
+    r"models\.(layers|network|registry))"
 )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from kipjax import checks
 from kipjax.core import labels
-from kipjax.methods import _inputs
+from kipjax.methods import inputs
 from kipjax.types import Batch, Distilled
 
 __all__ = ["ClassSets", "join", "split", "start"]
@@ -30,7 +30,7 @@ def start(where: str, distilled0: Distilled) -> tuple[jax.Array, jax.Array]:
     Raises:
       InputError: lengths differ, or a class has more images than another, or none.
     """
-    x, y = _inputs.start(where, distilled0)
+    x, y = inputs.start(where, distilled0)
     m, k = y.shape
     checks.divides(where, "images of the set", m, "classes", k)
     if not checks.is_traced(y):
@@ -65,7 +65,7 @@ def split(where: str, x: jax.Array, y: jax.Array, batch: Batch) -> ClassSets:
         f"the batch has x of shape {batch.x.shape}, and {k} classes of examples {example} need "
         f"[{k}, b, {', '.join(map(str, example))}]; draw it with samplers.per_class",
     )
-    batch = _inputs.typed(x, batch)
+    batch = inputs.typed(x, batch)
     _check_blocks(where, batch.y)
     weights = _counts(batch.y, jnp).astype(x.dtype)
     return ClassSets(batch.x, weights, x[_order(y)].reshape(k, -1, *example), jnp.arange(k))

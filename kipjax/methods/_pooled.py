@@ -17,7 +17,7 @@ from kipjax import checks
 from kipjax.core import losses, step_size
 from kipjax.core import pool as pools
 from kipjax.data import draw
-from kipjax.methods import _inputs
+from kipjax.methods import inputs
 from kipjax.models import network
 from kipjax.types import Batch, Distilled, Method, PyTree
 
@@ -124,7 +124,7 @@ def make(
         return variables, train_optimizer.init(variables["params"])
 
     def init(key, distilled0):
-        x, y = _inputs.start(where, distilled0)
+        x, y = inputs.start(where, distilled0)
         network.require_linear_head(where, model, x)
         network.require_outputs(where, model, x, y.shape[1])
         start = Learned(x, y, jnp.zeros((), x.dtype))
@@ -134,7 +134,7 @@ def make(
         return State(start, optimizer.init(start), average, pool, init_memory(start), jnp.zeros((), jnp.int32))
 
     def step(key, state, batch):
-        batch = _inputs.targets(where, state.learned.x, state.learned.y, batch)
+        batch = inputs.targets(where, state.learned.x, state.learned.y, batch)
         pick_key, gradient_key, train_key = jax.random.split(key, 3)
         index = pools.pick(pick_key, state.pool)
         member, age = pools.get(state.pool, index)

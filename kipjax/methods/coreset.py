@@ -27,7 +27,7 @@ from kipjax import checks
 from kipjax.core import krr, losses, precision, selection
 from kipjax.data import draw
 from kipjax.kernels.basic import FeatureMap, diagonal, flatten, inner
-from kipjax.methods import _inputs
+from kipjax.methods import inputs
 from kipjax.types import Batch, Distilled, KernelFn, Method
 
 __all__ = ["SELECTIONS", "Info", "State", "clusters", "make", "products"]
@@ -130,7 +130,7 @@ def make(
 
     def step(key, state, batch):
         check_batch("coreset.step", state, batch)
-        batch = _inputs.typed(state.x, batch)
+        batch = inputs.typed(state.x, batch)
         ipc = state.x.shape[0] // state.y.shape[1]
         if select not in _MADE:
             return chosen(state, batch, choose(key, batch, ipc))
@@ -143,7 +143,7 @@ def make(
 
 def start(where: str, distilled0: Distilled, *, one: bool = False) -> State:
     """The state before the step; with ``one``, ``m`` must be ``k``."""
-    x, y = _inputs.start(where, distilled0)
+    x, y = inputs.start(where, distilled0)
     checks.divides(where, "number of points", x.shape[0], "number of classes", y.shape[1])
     checks.require(
         not one or x.shape[0] == y.shape[1],
@@ -155,7 +155,7 @@ def start(where: str, distilled0: Distilled, *, one: bool = False) -> State:
 
 def check_batch(where: str, state: State, batch: Batch) -> None:
     """The batch must fit the set, and each class have as many images as are to be chosen."""
-    _inputs.fit(where, state.x, state.y, batch)
+    inputs.fit(where, state.x, state.y, batch)
     own: Any = selection.members(batch.y)
     if not checks.is_traced(batch.y):  # what is computed of it may be traced even then
         own = np.arange(batch.y.shape[1])[:, None] == np.asarray(batch.y).argmax(axis=1)

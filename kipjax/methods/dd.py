@@ -27,7 +27,7 @@ from flax import linen as nn
 from kipjax import checks
 from kipjax.core import labels, losses, unroll
 from kipjax.data import draw
-from kipjax.methods import _inputs
+from kipjax.methods import inputs
 from kipjax.models import network
 from kipjax.types import Batch, Distilled, Method, PyTree
 
@@ -259,7 +259,7 @@ def make(
     adam = optax.adam(rate, b1=0.5, b2=0.999)
 
     def init(key, distilled0):
-        x, y = _inputs.start(where, distilled0)
+        x, y = inputs.start(where, distilled0)
         curriculum(x, inner_steps)
         checks.require(
             max(attacked, target) < y.shape[1], where, f"attacked is {attacked}, target {target}; classes: {y.shape[1]}"
@@ -278,7 +278,7 @@ def make(
 
     def step(key, state, batch):
         start_key, dropout_key, augment_key = jax.random.split(key, 3)
-        batch = _inputs.targets(where, state.learned.x, state.learned.y, batch)
+        batch = inputs.targets(where, state.learned.x, state.learned.y, batch)
         x = batch.x if augment is None else augment(augment_key, batch.x)
         classes = labels.classes(batch.y)
         classes = jnp.where(classes == attacked, target, classes)

@@ -30,7 +30,7 @@ from jax import lax
 
 from kipjax import checks
 from kipjax.core import labels, losses, unroll
-from kipjax.methods import _inputs, dd
+from kipjax.methods import dd, inputs
 from kipjax.models import network, teaching
 from kipjax.types import Batch, Distilled, Method, PyTree
 
@@ -248,7 +248,7 @@ def make(
         return teaching.Generator(tuple(shape), hidden, filters, weight_norm)
 
     def init(key, distilled0):
-        x, y = _inputs.start(where, distilled0)
+        x, y = inputs.start(where, distilled0)
         y = dd.curriculum(dd.uncentred(y), inner_steps)
         g_key, z_key = jax.random.split(key)
         z = jax.random.normal(z_key, (*y.shape[:2], latent_size), x.dtype)
@@ -258,7 +258,7 @@ def make(
         return State(learned, adam.init(_pick(learned, names)), jnp.zeros(x.shape[1:], x.dtype))
 
     def step(key, state, batch):
-        batch = _inputs.targets(where, state.blank[None], state.learned.y[0], batch)
+        batch = inputs.targets(where, state.blank[None], state.learned.y[0], batch)
         order_key, learner_key, dropout_key = jax.random.split(key, 3)
         variables = network.init(model, learner_key, state.blank[None])
         x = batch.x if augment is None else augment(jax.random.fold_in(key, 3), batch.x)

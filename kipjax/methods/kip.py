@@ -21,7 +21,7 @@ import optax
 from kipjax import checks
 from kipjax.core import krr, loop, losses, precision
 from kipjax.kernels import batching, family
-from kipjax.methods import _inputs
+from kipjax.methods import inputs
 from kipjax.types import Batch, Distilled, KernelFn, Method, PyTree
 
 __all__ = ["FILLS", "Info", "State", "corrupt", "make", "outer_loss"]
@@ -177,14 +177,14 @@ def make(
     optimizer = optax.adam(rate) if optimizer is None else optimizer
 
     def init(key, distilled0):
-        x, y = _inputs.start("kip.init", distilled0)
+        x, y = inputs.start("kip.init", distilled0)
         x, frozen = corrupt(key, x, rho=rho, fill=fill) if rho else (x, None)
         params = jax.tree.map(lambda p: jnp.asarray(p, x.dtype), kernel_params)
         state = State(x, y, params, (), frozen)
         return state._replace(opt_state=optimizer.init(_pick(state, names)))
 
     def step(key, state, batch):
-        batch = _inputs.targets("kip.step", state.x, state.y, batch)
+        batch = inputs.targets("kip.step", state.x, state.y, batch)
         kernel_key, augment_key = jax.random.split(key)
         if augment is not None:
             batch = batch._replace(x=augment(augment_key, batch.x))

@@ -29,7 +29,7 @@ from jax import lax
 from kipjax import checks
 from kipjax.core import exact, precision
 from kipjax.kernels.basic import FeatureMap
-from kipjax.methods import _inputs, _teacher
+from kipjax.methods import _teacher, inputs
 from kipjax.types import Distilled, KernelFn, Method
 
 __all__ = ["IMAGES", "LABELS", "RELABEL", "Info", "State", "make"]
@@ -124,7 +124,7 @@ def make(
 
     def init(key, distilled0):
         del key
-        x, y = _inputs.start("krr_exact.init", distilled0)
+        x, y = inputs.start("krr_exact.init", distilled0)
         if images != "fixed":
             _check_reachable("krr_exact.init", feature_map, x.shape[1:], relabel)
             _check_labels("krr_exact.init", distilled0.y, labels)
@@ -132,7 +132,7 @@ def make(
         return State(x, y, jnp.zeros((p, y.shape[1]), x.dtype), jnp.asarray(reg, x.dtype), jnp.zeros((), x.dtype))
 
     def step(key, state, batch):
-        _inputs.fit("krr_exact.step", state.x, state.y, batch)
+        inputs.fit("krr_exact.step", state.x, state.y, batch)
         _check_convention("krr_exact.step", state.y, batch.y, labels, images)
         teacher_key, noise_key = jax.random.split(key)
         split = _teacher.hold_out(teacher_key, batch, validation)

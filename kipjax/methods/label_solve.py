@@ -18,7 +18,7 @@ from jax import lax
 from kipjax import checks
 from kipjax.core import krr, loop, precision
 from kipjax.kernels import batching
-from kipjax.methods import _inputs
+from kipjax.methods import inputs
 from kipjax.types import Batch, Distilled, KernelFn, Method
 
 __all__ = ["Info", "State", "make", "target_moments"]
@@ -101,7 +101,7 @@ def make(
 
     def init(key, distilled0):
         del key
-        x, y = _inputs.start("label_solve.init", distilled0)
+        x, y = inputs.start("label_solve.init", distilled0)
         if accumulate == 1:
             return State(x, y)
         nothing = krr.moments(jnp.zeros((0, len(x)), x.dtype), y[:0])
@@ -123,7 +123,7 @@ def make(
 
     def step(key, state, batch):
         del key
-        _inputs.fit("label_solve.step", state.x, state.y, batch)
+        inputs.fit("label_solve.step", state.x, state.y, batch)
         targets = lax.stop_gradient(batch)  # no argument of run_in, which would copy it in the precision of the solve
         if state.steps is None:
             labels, info, _ = precision.run_in(dtype, lambda x, y: solve(x, y, (), targets, True), state.x, state.y)

@@ -30,7 +30,7 @@ from jax import lax
 from kipjax import checks
 from kipjax.core import labels, losses
 from kipjax.data import draw
-from kipjax.methods import _inputs
+from kipjax.methods import inputs
 from kipjax.methods._label_training import Trained, fit, fit_along, forward, outputs, ridge_weights, with_one
 from kipjax.methods._overfitting import Watch, training_steps, watch, watched
 from kipjax.models import network
@@ -213,7 +213,7 @@ def make(
     take = {"ridge": _ridge_step, "second_order": _second_order_step}[form]
 
     def init(key, distilled0):
-        x, y = _inputs.start(where, distilled0)
+        x, y = inputs.start(where, distilled0)
         m, k = y.shape
         y = jnp.full_like(y, 1 / k) if learn_labels else y
         errors = watch(window or patience_for(m, k), x.dtype)
@@ -221,7 +221,7 @@ def make(
         return State(x, y, of_labels.init(y), _fresh(key, model, x, k, options), errors, best)
 
     def step(key, state, batch):
-        batch = _inputs.targets(where, state.x, state.y, batch)
+        batch = inputs.targets(where, state.x, state.y, batch)
         draw_key, fresh_key = jax.random.split(key)
         m, k = state.y.shape
         rows = draw.without_replacement(draw_key, min(batch_size, m), m)

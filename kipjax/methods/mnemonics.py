@@ -30,7 +30,7 @@ from flax import linen as nn
 from kipjax import checks
 from kipjax.core import incremental, labels, loop, losses, unroll
 from kipjax.data import samplers
-from kipjax.methods import _inputs, dd
+from kipjax.methods import dd, inputs
 from kipjax.models import network
 from kipjax.types import Batch, Distilled, Method, PyTree, Sampler
 
@@ -198,14 +198,14 @@ def make(
     options = {"level": level, "seen": seen, "anchors": anchors, **({} if level == "prototypes" else inner)}
 
     def init(key, distilled0):
-        x, y = _inputs.start(where, distilled0)
+        x, y = inputs.start(where, distilled0)
         checks.divides(where, "the number of exemplars", len(x), "batches", batches)
         theta = dd.starts(key, model, x, networks) if pretrained is None else jax.tree.map(jnp.array, pretrained)
         return State(x, y, rule.init(x), theta)
 
     def step(key, state, batch):
         del key
-        batch = _inputs.targets(where, state.x, state.y, batch)
+        batch = inputs.targets(where, state.x, state.y, batch)
         objective = functools.partial(_mean, model, state.networks, labels.classes(state.y), batch, options)
         (loss, accuracy), gradient = jax.value_and_grad(objective, has_aux=True)(state.x)
         updates, opt_state = rule.update(gradient, state.opt_state)

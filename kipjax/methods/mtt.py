@@ -22,7 +22,7 @@ from jax.flatten_util import ravel_pytree
 from kipjax import checks
 from kipjax.core import labels, matching, unroll
 from kipjax.data import diffaug, draw
-from kipjax.methods import _inputs, _sgd
+from kipjax.methods import _sgd, inputs
 from kipjax.models import network
 from kipjax.types import Distilled, Method, PyTree
 
@@ -132,7 +132,7 @@ def make(
     optimizer, lr_optimizer = (optax.sgd(rate, momentum=momentum) for rate in (learning_rate, lr_learning_rate))
 
     def init(key, distilled0):
-        x, y = _inputs.start(where, distilled0)
+        x, y = inputs.start(where, distilled0)
         network.require_outputs(where, model, x, y.shape[1])
         given = student_lr if distilled0.lr is None else distilled0.lr
         checks.require(not jnp.shape(given), where, f"lr has shape {jnp.shape(given)}; the student has one step size")
@@ -143,7 +143,7 @@ def make(
         epoch_key, order_key, augment_key = jax.random.split(key, 3)
         template = _template(model, state.x)
         check_trajectories(batch.x, template)
-        batch = _inputs.typed(state.x, batch)
+        batch = inputs.typed(state.x, batch)
         starts = jax.random.randint(epoch_key, (len(batch.x),), 0, bound(state.count))
 
         def objective(learned):

@@ -19,7 +19,7 @@ from jax import lax
 
 from kipjax import checks
 from kipjax.core import losses, selection
-from kipjax.methods import _inputs, coreset
+from kipjax.methods import coreset, inputs
 from kipjax.methods.coreset import Info, State
 from kipjax.models import network
 from kipjax.types import Batch, Distilled, Method, PyTree
@@ -72,7 +72,7 @@ def make(
 
     def step(key, state, batch):
         coreset.check_batch("network_coreset.step", state, batch)
-        batch = _inputs.typed(state.x, batch)
+        batch = inputs.typed(state.x, batch)
         ipc = state.x.shape[0] // state.y.shape[1]
         train_key, choose_key = jax.random.split(key)
         variables, history = train(train_key, model, optimizer, batch, epochs=epochs, batch_size=batch_size)

@@ -26,7 +26,7 @@ from jax import lax
 from kipjax import checks
 from kipjax.core import krr, losses, precision
 from kipjax.kernels import random_features
-from kipjax.methods import _inputs, _pooled
+from kipjax.methods import _pooled, inputs
 from kipjax.models import network
 from kipjax.types import Batch, Distilled, KernelFn, Method
 
@@ -194,9 +194,9 @@ def make(
         return outer_loss(kernel_fn, x_s, at.y, at.log_temp, batch, loss=loss, reg=reg, solve_dtype=solve_dtype)
 
     def init(key, distilled0):
-        x, y = _inputs.start("rfad.init", distilled0)
+        x, y = inputs.start("rfad.init", distilled0)
         if validation is not None:
-            _inputs.fit("rfad.init, validation", x, y, validation)
+            inputs.fit("rfad.init, validation", x, y, validation)
         transform = jnp.eye(x[0].size, dtype=x.dtype) if learn_transform else None
         start: Any = Learned(x, y, transform, jnp.zeros((), x.dtype))
         count = jnp.zeros((), jnp.int32)
@@ -211,7 +211,7 @@ def make(
             kernel_fn = random_kernel(
                 jax.random.wrap_key_data(best.key, impl="threefry2x32"), learned.x, validation_networks
             )
-            value = objective(learned, kernel_fn, _inputs.typed(learned.x, validation), frozen)[0].astype(
+            value = objective(learned, kernel_fn, inputs.typed(learned.x, validation), frozen)[0].astype(
                 best.loss.dtype
             )
             found = Best(learned, value, count, best.key)
@@ -220,7 +220,7 @@ def make(
         return lax.cond(count % validate_every == 0, look, lambda: best)
 
     def step(key, state, batch):
-        batch = _inputs.targets("rfad.step", state.learned.x, state.learned.y, batch)
+        batch = inputs.targets("rfad.step", state.learned.x, state.learned.y, batch)
         kernel_fn = random_kernel(key, state.learned.x, networks)
         slope = jax.value_and_grad(objective, has_aux=True)
         (value, accuracy), gradient = slope(state.learned, kernel_fn, batch, state.frozen)

@@ -43,6 +43,7 @@ print("same")
 """
 
 
+@pytest.mark.slow
 def test_four_devices_give_the_results_of_one():
     environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
     run = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, timeout=300)

@@ -116,6 +116,7 @@ def test_segments_take_memory_of_the_square_root():
     assert many < 0.2 * plan(256, 0)
 
 
+@pytest.mark.slow
 def test_truncated_gradients_see_the_last_steps_alone(x64):
     theta, curriculum, *_ = data()
     rates = np.full(S, 0.3)

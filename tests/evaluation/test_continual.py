@@ -125,6 +125,7 @@ def test_the_class_of_an_image_is_its_place_whatever_its_label_says():
         )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_classes_that_have_not_come_take_no_part_in_the_loss():
     """The first phase of a learner that sees all of it: cross-entropy over two classes of four, by hand."""
     phase = continual.split(task(40), phases=2)[0]
@@ -158,6 +159,7 @@ def test_the_first_phase_has_no_balanced_epochs():
     assert np.any(plain[:, 1] != balanced[:, 1])
 
 
+@pytest.mark.slow
 def test_a_memory_keeps_what_a_network_without_one_forgets():
     phases = continual.split(task(), phases=2)
     options = {"protocol": QUICK, "networks": 2}
@@ -173,6 +175,7 @@ def test_a_memory_keeps_what_a_network_without_one_forgets():
     assert np.all(much.accuracies[:, 0, 0] > 0.8)
 
 
+@pytest.mark.slow
 def test_total_budget_shrinks_what_is_old():
     made, sizes = [], []
 
@@ -187,6 +190,7 @@ def test_total_budget_shrinks_what_is_old():
     assert made == [9, 4, 3, 2] and sizes == [9, 8, 9, 8]
 
 
+@pytest.mark.slow
 def test_going_on_starts_from_the_network_before():
     """Data sets of the same classes, so that the same outputs count in both phases."""
     phases = continual.domains({"a": task(), "b": task(80, seed=1, offset=1)})
@@ -249,6 +253,7 @@ def test_herding_follows_the_mean_of_normalised_features():
     np.testing.assert_allclose(made.y, labels.one_hot(np.array([1] * 4 + [3] * 4), 4), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_exemplars_lower_the_loss_of_the_network_that_trains_on_them():
     phase, given = continual.split(task(), phases=2)[0], networks_for(MLP, count=2)
     inner = {"inner_steps": 3, "step_size": 0.1}
@@ -302,6 +307,7 @@ def lucir_lesson():
     return continual.Lesson(*both[:2], jnp.array([1.0, 1.0, 0, 0]), jnp.ones(4))
 
 
+@pytest.mark.slow
 def test_lucirs_step_is_its_formula():
     """CE + lambda (1 - cos) + margin, a step of SGD with weight decay; old weights stay, new ones are imprinted."""
     one = protocols.Protocol(

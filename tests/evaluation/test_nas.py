@@ -69,6 +69,7 @@ def test_correlation_of_the_best():
     assert np.isnan(nas.correlation([1, 1, 1], [1, 2, 3]).spearman), "no ranking, no correlation"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parallel", [1, 6])
 def test_networks_together_are_the_networks_alone(parallel):
     found, space = task(), nas.space(width=[2], depth=[1], norm=["batch"], pool=["max", "avg"])
@@ -93,6 +94,7 @@ def test_a_network_does_not_depend_on_its_company():
     np.testing.assert_array_equal(many.accuracies[1], one.accuracies[0])
 
 
+@pytest.mark.slow
 def test_searches_on_proxies_early_stopping_and_all():
     found, space = task(), nas.space(width=[2], depth=[1], norm=["none"], activation=["relu", "leaky"], pool=["avg"])
     held = found.x_train[24:], found.train_labels[24:]

@@ -44,6 +44,7 @@ def test_the_networks_are_those_of_the_paper():
     assert robustness.build("mlp:batch", task()).norm == "batch"
 
 
+@pytest.mark.slow
 def test_a_grid_in_one_program_is_every_training_by_itself():
     """Learning rates and decays travel as numbers; optimizers and losses are programs."""
     data = task()

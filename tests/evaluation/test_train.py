@@ -453,6 +453,7 @@ def test_random_subsets_go_through_the_same_protocol():
     assert len(set(smaller[1].mses)) == 3, "every subset is another one"
 
 
+@pytest.mark.slow
 def test_batch_norm_trains_on_batch_statistics_and_predicts_with_running_ones():
     parts = task()
     some, protocol = (

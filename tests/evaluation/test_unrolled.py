@@ -136,6 +136,7 @@ def test_flexibility():
     assert set(by) == {"adam", "sgd"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["ridge", "second_order"])
 def test_sets_of_labels_are_tested_in_their_own_form(form, monkeypatch):
     made, task = problem()

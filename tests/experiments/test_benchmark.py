@@ -3,8 +3,6 @@
 import json
 import os
 import pathlib
-import subprocess
-import sys
 import types
 
 import jax
@@ -13,14 +11,9 @@ import pytest
 from experiments import benchmark as script
 from experiments import trainer
 from experiments.benchmarks import devices, harness
+from tests.experiments.shell import cli
 
 ROOT = pathlib.Path(__file__).parents[2]
-
-
-def benchmark(*flags):
-    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(ROOT / ".jax_cache")}
-    command = [sys.executable, "-m", "experiments.benchmark", *flags]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
 def test_a_row_says_how_many_pairs_it_is_of_and_is_printed_as_a_table(monkeypatch, tmp_path, capsys):
@@ -42,7 +35,7 @@ def test_a_row_says_how_many_pairs_it_is_of_and_is_printed_as_a_table(monkeypatc
 @pytest.mark.slow
 @pytest.mark.usefixtures("fashion_mnist")
 def test_rows_are_written(tmp_path):
-    done = benchmark("--only=kip,import", "--pairs=1", "--steps=1", f"--out={tmp_path / 'rows.json'}")
+    done = cli("benchmark", "--only=kip,import", "--pairs=1", "--steps=1", f"--out={tmp_path / 'rows.json'}")
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "rows.json").read_text())
     assert len(report["rows"]) == 2 and report["machine"]["cores"] == os.cpu_count()
@@ -56,6 +49,7 @@ def test_more_accelerators_than_there_are_make_no_row(monkeypatch):
         devices.scaling(1000)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(jax.device_count() < 2, reason="needs two devices; tests force four CPU devices")
 def test_scaling_times_the_program_of_the_driver(monkeypatch):
     """And nothing else: what ``trainer.compiled`` makes for the devices of the row, and for one."""
@@ -73,5 +67,5 @@ def test_scaling_times_the_program_of_the_driver(monkeypatch):
 
 
 def test_an_unknown_row_is_refused():
-    done = benchmark("--only=speed")
+    done = cli("benchmark", "--only=speed")
     assert done.returncode == 2 and "speed unknown; choose from kip, driver, " in done.stderr

@@ -27,6 +27,7 @@ def changed(config, **fields):
     return other
 
 
+@pytest.mark.slow
 def test_training_goes_on_with_the_missing_ones(config, capsys):
     more = changed(config, experts__count=2)
     buffers.train(more)

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from kipjax import data, evaluation, kernels, methods, models
+from tests.experiments.shell import cli
 
 ROOT = pathlib.Path(__file__).parents[2]
 SCRIPTS = sorted(
@@ -18,15 +19,9 @@ SCRIPTS = sorted(
 )
 
 
-def call(script, flag):
-    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-m", f"experiments.{script}", flag]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-
-
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_help_fits_a_screen(script):
-    done = call(script, "--help")
+    done = cli(script, "--help")
     assert done.returncode == 0 and not done.stderr, done.stderr
     lines = done.stdout.splitlines()
     assert len(lines) <= 60 and max(map(len, lines)) <= 120
@@ -36,14 +31,14 @@ def test_help_fits_a_screen(script):
 
 
 def test_help_lists_the_configs():
-    _, _, configs = call("distill", "--help").stdout.partition("\nconfigs")
+    _, _, configs = cli("distill", "--help").stdout.partition("\nconfigs")
     listed = {method: names for method, *names in (line.split() for line in configs.splitlines()[1:])}
     files = [path for path in (ROOT / "configs").glob("*/*.py") if path.stem != "__init__"]
     assert len(files) > 50 and all(path.stem in listed[path.parent.name] for path in files)
 
 
 def test_list_shows_every_name():
-    done = call("distill", "--list")
+    done = cli("distill", "--list")
     assert done.returncode == 0
     rows = [line.split("\t") for line in done.stdout.splitlines()]
     assert all(len(row) == 2 for row in rows)
@@ -53,7 +48,7 @@ def test_list_shows_every_name():
     assert shown["dataset"] > set(data.KNOWN)
     assert "configs/kip/digits.py" in shown["config"] and "configs/mia/fashion_mnist.flags" in shown["flagfile"]
     assert all((ROOT / name).is_file() for name in shown["config"] | shown["flagfile"])
-    whole = json.loads(call("distill", "--list=json").stdout)
+    whole = json.loads(cli("distill", "--list=json").stdout)
     assert {kind: set(names) for kind, names in whole.items()} == shown
 
 

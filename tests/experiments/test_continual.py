@@ -10,11 +10,12 @@ from experiments import inputs, memory
 from kipjax import data
 from kipjax.core import labels
 from kipjax.evaluation import continual
-from tests.experiments.test_mia import ROOT, cli
+from tests.experiments.shell import ROOT, cli
 
 SMALL = ["--data=digits", "--phases=2", "--arch=mlp", "--training=dc", "--epochs=2", "--networks=1", "--test_size=80"]
 
 
+@pytest.mark.slow
 def test_one_command_makes_table_plot_and_results(tmp_path):
     flags = ["--ipc=1", "--builder=random,configs/kip/digits.py:tiny", f"--out={tmp_path / 'run'}"]
     done = cli("continual", *SMALL, *flags)

@@ -2,8 +2,6 @@
 
 import pathlib
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -13,6 +11,7 @@ from experiments import convert
 from kipjax import checks, data
 from kipjax.io import artifact, image_folder, interchange
 from kipjax.types import Distilled
+from tests.experiments.shell import cli
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -36,12 +35,6 @@ def cifar(tmp_path):
     arrays |= {f"y_{split}": np.arange(40) % 5 for split in ("train", "test")}
     np.savez(tmp_path / "small.npz", **arrays)
     return str(tmp_path / "small.npz")
-
-
-def command(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "experiments.convert", *arguments], cwd=ROOT, capture_output=True, text=True
-    )
 
 
 @pytest.mark.parametrize("name", ["set.npz", "set.safetensors"])
@@ -96,6 +89,7 @@ def test_a_kip_file_says_in_its_name_how_it_was_whitened(cifar, tmp_path):
     assert convert.imported(str(plain), cifar).preprocess.zca is None
 
 
+@pytest.mark.slow
 def test_others_and_their_score(cifar, tmp_path):
     """RFAD's and DC's files become artifacts that are scored like any other, with RFAD's own ridge."""
     rng = np.random.default_rng(2)
@@ -110,10 +104,7 @@ def test_others_and_their_score(cifar, tmp_path):
     assert found[1].meta["label_convention"] == "centered one-hot" and found[1].preprocess.zca is None
     np.testing.assert_array_equal(found[1].distilled.x, images.transpose(0, 2, 3, 1))
     arguments = ["--protocol=krr", "--kernels=fc1", "--seeds=2", "--full_size=0"]
-    done = subprocess.run(
-        [sys.executable, "-m", "experiments.evaluate", f"--artifact={tmp_path}/best_set.npz", *arguments],
-        cwd=ROOT, capture_output=True, text=True,
-    )  # fmt: skip
+    done = cli("evaluate", f"--artifact={tmp_path}/best_set.npz", *arguments)
     assert done.returncode == 0 and "distilled, 10 images" in done.stdout, done.stderr
 
 
@@ -142,12 +133,12 @@ def test_mistakes_are_a_line(made, cifar, tmp_path):
 
 def test_the_command(cifar, tmp_path):
     (tmp_path / "images_best.pt").write_bytes(b"\x80\x02")
-    done = command(f"--from={tmp_path}/images_best.pt", f"--to={tmp_path}/a.npz")
+    done = cli("convert", f"--from={tmp_path}/images_best.pt", f"--to={tmp_path}/a.npz")
     assert done.returncode == 2 and "torch.load" in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "a.npz").exists()
     np.savez(tmp_path / "dc.npz", image_syn=np.zeros((10, 3, 8, 8), np.float32), label_syn=np.arange(10) // 2)
     options = [f"--data={cifar}", "--preprocess=fixed:cifar10", f"--to={tmp_path}/set.npz"]
-    done = command(f"--from={tmp_path}/dc.npz", *options)
+    done = cli("convert", f"--from={tmp_path}/dc.npz", *options)
     assert done.returncode == 0 and "10 examples of shape (8, 8, 3), 5 classes, centered one-hot" in done.stdout
     assert kipjax.load(tmp_path / "set.npz").meta["dataset"] == cifar
 

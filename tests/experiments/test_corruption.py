@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from experiments import build, inputs
+from tests.experiments.shell import cli
 from tests.experiments.test_distill import load
-from tests.experiments.test_mia import cli
 
 
+@pytest.mark.slow
 def test_both_sets_have_the_same_noise():
     config = load("configs/kip/digits.py")
     config.method.rho = 0.75
@@ -27,6 +28,7 @@ def test_both_sets_have_the_same_noise():
     assert np.all(np.abs(before[frozen]) <= 1) and jax.config.jax_enable_x64 is False
 
 
+@pytest.mark.slow
 def test_one_command_makes_table_plot_and_results(tmp_path):
     flags = ["--config=configs/kip/digits.py:tiny", "--rho=0,0.9", "--runs=2", "--seeds=2", "--arch=fc1"]
     flags += ["--scale=0.01", "--steps=5", "--loss=soft_cross_entropy", "--config.data.test_size=50"]

@@ -19,6 +19,7 @@ import pytest
 import kipjax
 from experiments import run_folder, trainer
 from kipjax import checks
+from tests.experiments.shell import cli
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -32,11 +33,7 @@ def command(*flags):
     return [sys.executable, "-m", "experiments.distill", *flags]
 
 
-def cli(*flags, **options):
-    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(ROOT / ".jax_cache")}
-    return subprocess.run(command(*flags), cwd=ROOT, env=environment, capture_output=True, text=True, **options)
-
-
+@pytest.mark.slow
 def test_augmented_targets_and_learned_kernel_reach_the_artifact(tmp_path):
     config = load("configs/kip/digits.py")
     config.augment.update(rotation=10.0, shift=0.1, flip=True, channel_shift=1.0, fraction=0.5)
@@ -75,7 +72,7 @@ def test_killed_and_resumed_ends_bit_for_bit_like_the_uninterrupted_run(tmp_path
         "--config.method.learn_labels=True",
         "--config.method.rho=0.2",
     ]
-    whole = cli(*flags, f"--workdir={tmp_path / 'whole'}")
+    whole = cli("distill", *flags, f"--workdir={tmp_path / 'whole'}")
     assert whole.returncode == 0, whole.stderr
     cut = tmp_path / "cut"
     environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(ROOT / ".jax_cache")}
@@ -93,9 +90,9 @@ def test_killed_and_resumed_ends_bit_for_bit_like_the_uninterrupted_run(tmp_path
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert process.returncode == -signal.SIGKILL, f"the run must still have been running (aimed at step {reached})"
-    refused = cli(*flags, f"--workdir={cut}")
+    refused = cli("distill", *flags, f"--workdir={cut}")
     assert refused.returncode == 2 and "already holds a run; pass --resume" in refused.stderr
-    resumed = cli(*flags, f"--workdir={cut}", "--resume")
+    resumed = cli("distill", *flags, f"--workdir={cut}", "--resume")
     assert resumed.returncode == 0, resumed.stderr
     assert "resuming at step" in resumed.stdout
     a, b = (kipjax.load(folder / "distilled.npz") for folder in (tmp_path / "whole", cut))
@@ -142,7 +139,7 @@ def _last_checkpoint(workdir):
     ],
 )
 def test_mistakes_end_in_one_or_two_lines(flags, words, tmp_path):
-    done = cli("--config=configs/kip/digits.py:tiny", f"--workdir={tmp_path}", *flags)
+    done = cli("distill", "--config=configs/kip/digits.py:tiny", f"--workdir={tmp_path}", *flags)
     assert done.returncode == 2
     assert words in done.stderr and "Traceback" not in done.stderr
     assert len(done.stderr.strip().splitlines()) <= 2
@@ -154,7 +151,7 @@ def test_mistakes_end_in_one_or_two_lines(flags, words, tmp_path):
     [("configs/kip/missing.py", "no such file"), ("configs/kip/digits.py:huge", "variant is 'huge'")],
 )
 def test_wrong_config_files(config, words, tmp_path):
-    done = cli(f"--config={config}", f"--workdir={tmp_path}")
+    done = cli("distill", f"--config={config}", f"--workdir={tmp_path}")
     assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr
 
 
@@ -213,6 +210,7 @@ def test_labels_and_counts_are_looked_at_before_anything_is_compiled(tmp_path, m
             trainer.run(config, str(tmp_path / path))
 
 
+@pytest.mark.slow
 def test_a_ridge_that_was_clamped_is_said_and_travels_with_the_set(tmp_path, capsys):
     config = load("configs/krr_exact/digits.py")
     config.method.reg = 1e9
@@ -223,11 +221,10 @@ def test_a_ridge_that_was_clamped_is_said_and_travels_with_the_set(tmp_path, cap
     assert meta["remarks"][0] in printed and meta["reg"] < 1e9
 
 
+@pytest.mark.slow
 def test_a_process_in_float64(tmp_path):
     """Images are read in 32 bits and labels made in 64."""
-    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(ROOT / ".jax_cache"), "JAX_ENABLE_X64": "1"}
-    flags = command("--config=configs/krr_exact/digits.py:tiny", f"--workdir={tmp_path}")
-    done = subprocess.run(flags, cwd=ROOT, env=environment, capture_output=True, text=True)
+    done = cli("distill", "--config=configs/krr_exact/digits.py:tiny", f"--workdir={tmp_path}", JAX_ENABLE_X64="1")
     assert done.returncode == 0, done.stderr
     made = kipjax.load(tmp_path / "distilled.npz").distilled
     assert made.x.dtype == made.y.dtype == np.float64
@@ -252,12 +249,14 @@ def test_a_full_disk_leaves_no_half_written_artifact(tmp_path, monkeypatch):
     assert not (tmp_path / "distilled.npz").exists()
 
 
+@pytest.mark.slow
 def test_the_covariance_is_chosen_on_the_command_line(tmp_path):
-    done = cli("--config=configs/kip/digits.py:tiny", "--config.kernel.kind=nngp", f"--workdir={tmp_path}")
+    done = cli("distill", "--config=configs/kip/digits.py:tiny", "--config.kernel.kind=nngp", f"--workdir={tmp_path}")
     assert done.returncode == 0, done.stderr
     assert kipjax.load(tmp_path / "distilled.npz").meta["kernel"] == {"name": "fc1", "get": "nngp", "b_std": 0.1}
 
 
+@pytest.mark.slow
 def test_overwrite_keeps_the_old_run_until_the_new_one_is_known_to_start(tmp_path):
     config = load("configs/kip/digits.py")
     trainer.run(config, str(tmp_path))
@@ -271,6 +270,7 @@ def test_overwrite_keeps_the_old_run_until_the_new_one_is_known_to_start(tmp_pat
     assert kipjax.load(tmp_path / "distilled.npz").meta["seed"] == 1
 
 
+@pytest.mark.slow
 def test_resume_refuses_other_data_and_fewer_steps(tmp_path):
     rng = np.random.default_rng(0)
     arrays = {"x_train": rng.random((60, 6, 6, 1)), "y_train": np.arange(60) % 3}
@@ -288,6 +288,7 @@ def test_resume_refuses_other_data_and_fewer_steps(tmp_path):
         trainer.run(config, str(tmp_path / "run"), resume=True)
 
 
+@pytest.mark.slow
 def test_bad_pixels_and_a_damaged_checkpoint_at_the_command_line(tmp_path):
     rng = np.random.default_rng(0)
     arrays = {"x_train": rng.random((60, 6, 6, 1)), "y_train": np.arange(60) % 3}
@@ -295,7 +296,7 @@ def test_bad_pixels_and_a_damaged_checkpoint_at_the_command_line(tmp_path):
     arrays["x_train"][7, 0, 0, 0] = np.nan
     np.savez(tmp_path / "nan.npz", **arrays)
     tiny = "--config=configs/kip/digits.py:tiny"
-    done = cli(tiny, f"--config.data.name={tmp_path / 'nan.npz'}", f"--workdir={tmp_path / 'a'}")
+    done = cli("distill", tiny, f"--config.data.name={tmp_path / 'nan.npz'}", f"--workdir={tmp_path / 'a'}")
     assert done.returncode == 2 and "NaN or infinite entries in 1 of 60 rows (first: row 7)" in done.stderr
     assert "Traceback" not in done.stderr and len(done.stderr.strip().splitlines()) <= 2
 
@@ -304,7 +305,7 @@ def test_bad_pixels_and_a_damaged_checkpoint_at_the_command_line(tmp_path):
     for path in last.rglob("*"):
         if path.is_file():
             path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    done = cli(tiny, "--config.steps=12", f"--workdir={tmp_path / 'b'}", "--resume")
+    done = cli("distill", tiny, "--config.steps=12", f"--workdir={tmp_path / 'b'}", "--resume")
     assert done.returncode == 2 and "checkpoint" in done.stderr and "Traceback" not in done.stderr
 
 

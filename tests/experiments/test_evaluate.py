@@ -1,7 +1,6 @@
 """Scoring artifacts from the command line."""
 
 import json
-import os
 import pathlib
 import subprocess
 import sys
@@ -13,15 +12,10 @@ import kipjax
 from experiments import inputs, trainer
 from kipjax.evaluation import krr, train
 from kipjax.kernels import infinite
+from tests.experiments.shell import cli
 from tests.experiments.test_distill import load
 
 ROOT = pathlib.Path(__file__).parents[2]
-
-
-def cli(*flags):
-    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(ROOT / ".jax_cache")}
-    command = [sys.executable, "-m", "experiments.evaluate", *flags]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
 @pytest.fixture(scope="module")
@@ -34,10 +28,11 @@ def runs(tmp_path_factory):
     return folders
 
 
+@pytest.mark.slow
 def test_krr_repeats_what_the_run_reported(runs, tmp_path):
     out = tmp_path / "results.json"
     path = runs["kip"] / "distilled.npz"
-    done = cli(f"--artifact={path}", "--seeds=2", "--full_size=100", f"--out={out}")
+    done = cli("evaluate", f"--artifact={path}", "--seeds=2", "--full_size=100", f"--out={out}")
     assert done.returncode == 0, done.stderr
     rows = json.loads(out.read_text())
     assert [row["trained_on"] for row in rows] == ["distilled", "random subset", "random training images"]
@@ -50,24 +45,26 @@ def test_krr_repeats_what_the_run_reported(runs, tmp_path):
     assert rows[1]["accuracy"]["n"] == 2 and "(n=2)" in done.stdout
 
 
+@pytest.mark.slow
 def test_worth_reads_the_set_off_the_curve_of_random_subsets(runs, tmp_path):
     flags = [f"--artifact={runs['label_solve'] / 'distilled.npz'}", "--protocol=worth", "--seeds=2"]
     out = tmp_path / "worth.json"
-    done = cli(*flags, "--sizes=10,40,2000", f"--out={out}")
+    done = cli("evaluate", *flags, "--sizes=10,40,2000", f"--out={out}")
     assert done.returncode == 0, done.stderr
     assert [(row["trained_on"], row["size"]) for row in json.loads(out.read_text())] == [
         ("distilled", 10), ("random subset", 10), ("random subset", 40)
     ]  # fmt: skip
     assert "random real images, compression ratio" in done.stdout.splitlines()[-2], "before the path of the results"
-    refused = cli(*flags, "--sizes=10,many")
+    refused = cli("evaluate", *flags, "--sizes=10,many")
     assert refused.returncode == 2 and "not all whole numbers" in refused.stderr and "Traceback" not in refused.stderr
 
 
+@pytest.mark.slow
 def test_kernel_transfer_prints_a_row_per_artifact_and_a_column_per_kernel(runs, tmp_path):
     out = tmp_path / "transfer.json"
     paths = ",".join(str(folder / "distilled.npz") for folder in runs.values())
     chosen = ("fc1:ntk", "fc2:nngp", "conv1:ntk", "rbf")
-    done = cli(
+    done = cli("evaluate",
         f"--artifact={paths}", "--protocol=kernel_transfer", f"--kernels={','.join(chosen)}",
         "--seeds=2", "--test_size=50", f"--out={out}",
     )  # fmt: skip
@@ -82,22 +79,24 @@ def test_kernel_transfer_prints_a_row_per_artifact_and_a_column_per_kernel(runs,
     assert len(rows) == 2 * 4 * 2 and {row["test_size"] for row in rows} == {50}
 
 
+@pytest.mark.slow
 def test_a_set_from_elsewhere_is_scored_when_a_kernel_is_named(runs, tmp_path):
     made = kipjax.load(runs["kip"] / "distilled.npz")
     path = tmp_path / "foreign.npz"
     meta = {"dataset": "digits", "method": "by hand"}
     kipjax.save(path, made._replace(meta=meta))
-    refused = cli(f"--artifact={path}")
+    refused = cli("evaluate", f"--artifact={path}")
     assert refused.returncode == 2 and "names no kernel of its own; name the kernels" in refused.stderr
-    done = cli(f"--artifact={path}", "--kernels=rbf", "--seeds=1", "--full_size=0")
+    done = cli("evaluate", f"--artifact={path}", "--kernels=rbf", "--seeds=1", "--full_size=0")
     assert done.returncode == 0 and "distilled, 10 images" in done.stdout
 
 
+@pytest.mark.slow
 def test_another_data_set_of_the_same_name_is_noticed(runs, tmp_path):
     made = kipjax.load(runs["kip"] / "distilled.npz")
     path = tmp_path / "other.npz"
     kipjax.save(path, made._replace(meta={**made.meta, "data_fingerprint": "0" * 16}))
-    done = cli(f"--artifact={path}", "--seeds=1", "--full_size=0")
+    done = cli("evaluate", f"--artifact={path}", "--seeds=1", "--full_size=0")
     assert "was distilled from other training data" in done.stdout + done.stderr
 
 
@@ -113,29 +112,30 @@ def test_another_data_set_of_the_same_name_is_noticed(runs, tmp_path):
 def test_spoilt_artifacts_end_in_a_line(runs, tmp_path, spoil, words):
     path = tmp_path / "spoilt.npz"
     path.write_bytes(spoil((runs["kip"] / "distilled.npz").read_bytes()))
-    done = cli(f"--artifact={path}")
+    done = cli("evaluate", f"--artifact={path}")
     assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr
     assert len(done.stderr.strip().splitlines()) <= 2
 
 
 def test_missing_and_foreign_files(tmp_path):
-    assert "no such file" in cli(f"--artifact={tmp_path / 'none.npz'}").stderr.lower()
+    assert "no such file" in cli("evaluate", f"--artifact={tmp_path / 'none.npz'}").stderr.lower()
     np.savez(tmp_path / "arrays.npz", a=np.ones(3))
-    done = cli(f"--artifact={tmp_path / 'arrays.npz'}")
+    done = cli("evaluate", f"--artifact={tmp_path / 'arrays.npz'}")
     assert done.returncode == 2 and len(done.stderr.strip().splitlines()) <= 2
 
 
 @pytest.mark.parametrize("flag", ["--protocol=nope", "--kernels=fcx", "--kernels=fc1:foo", "--seeds=0", "--nope=1"])
 def test_wrong_flags(runs, flag):
-    done = cli(f"--artifact={runs['kip'] / 'distilled.npz'}", flag)
+    done = cli("evaluate", f"--artifact={runs['kip'] / 'distilled.npz'}", flag)
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert len(done.stderr.strip().splitlines()) <= 2
 
 
+@pytest.mark.slow
 def test_a_protocol_trains_networks_on_the_set_and_on_random_images(runs, tmp_path):
     out = tmp_path / "trained.json"
     path = runs["kip"] / "distilled.npz"
-    done = cli(
+    done = cli("evaluate",
         f"--artifact={path}", "--protocol=rcig", "--arch=mlp", "--seeds=2", "--test_size=100", f"--out={out}"
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -183,10 +183,11 @@ evaluate.main()
     assert "AssertionError: [['a']]" in done.stderr, done.stderr
 
 
+@pytest.mark.slow
 def test_cross_arch_prints_a_row_per_artifact_and_a_column_per_network(runs, tmp_path):
     out = tmp_path / "cross.json"
     paths = ",".join(str(folder / "distilled.npz") for folder in runs.values())
-    done = cli(
+    done = cli("evaluate",
         f"--artifact={paths}", "--protocol=cross_arch", "--training=rcig", "--arch=mlp,mlp:batch", "--seeds=1",
         "--test_size=50", f"--out={out}",
     )  # fmt: skip
@@ -209,6 +210,6 @@ def test_cross_arch_prints_a_row_per_artifact_and_a_column_per_network(runs, tmp
     ],
 )
 def test_unknown_networks_and_protocols_are_answered_with_those_that_exist(runs, flags, words):
-    done = cli(f"--artifact={runs['kip'] / 'distilled.npz'}", *flags)
+    done = cli("evaluate", f"--artifact={runs['kip'] / 'distilled.npz'}", *flags)
     assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr
     assert len(done.stderr.strip().splitlines()) <= 2

@@ -122,6 +122,7 @@ def disk(tmp_path):
     subprocess.run(["umount", str(folder)], check=True)
 
 
+@pytest.mark.slow
 def test_on_a_full_disk_it_says_so_and_goes_on_once_there_is_room(disk, tmp_path):
     folder, _ = disk
     trainer.run(tiny(steps=5), str(folder / "run"))
@@ -144,6 +145,7 @@ FIELDS = ["--config.log_every=5", "--config.checkpoint_every=5"]
 FIELDS += ["--config.evaluation.seeds=1", "--config.evaluation.full_size=0"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["new", "resumed"])
 def test_a_folder_that_cannot_be_written_is_said_at_once(kind, disk):
     folder, mount = disk
@@ -160,6 +162,7 @@ def test_a_folder_that_cannot_be_written_is_said_at_once(kind, disk):
 # --- names, zones and clocks -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_terminal_without_unicode_and_a_far_time_zone_change_nothing(tmp_path):
     """The table has a plus-minus sign, which such a terminal cannot show."""
     odd = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii:strict"}

@@ -210,6 +210,7 @@ print("same")
 """
 
 
+@pytest.mark.slow
 def test_eight_devices_draw_the_batches_of_one_and_agree_with_it():
     environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
     run = [sys.executable, "-c", EIGHT]
@@ -362,6 +363,7 @@ PLACES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(jax.device_count() < 4, reason="needs four devices; tests force four CPU devices")
 @pytest.mark.parametrize("name", PLACES)
 def test_targets_on_the_host_or_divided_give_the_run_with_a_copy_on_each_device(name, tmp_path):
@@ -415,6 +417,7 @@ def test_missing_devices_are_refused(tmp_path):
         trainer.run(config, str(tmp_path / "b"))
 
 
+@pytest.mark.slow
 def test_several_seeds_at_once_are_the_runs_of_each(tmp_path):
     trainer.run(load("configs/kip/digits.py", num_seeds=2, seed=3), str(tmp_path / "both"))
     summary = json.loads((tmp_path / "both" / "summary.json").read_text())
@@ -435,6 +438,7 @@ def test_several_seeds_at_once_are_the_runs_of_each(tmp_path):
     assert not list((tmp_path / "both").glob("*seed*"))
 
 
+@pytest.mark.slow
 def test_a_diverged_run_goes_back_once_with_half_the_rate(tmp_path, monkeypatch, capsys):
     find, seen, built = trainer._first_not_finite, [], []
     monkeypatch.setattr(build, "slower", lambda *a, real=build.slower: built.append(a[2]) or real(*a))
@@ -577,6 +581,7 @@ def test_a_stretch_that_is_too_long_to_be_told_to_stop_in_says_so_once(tmp_path,
     assert printed.count("SIGTERM is heard between them alone") == 1 and "--config.log_every=1" in printed
 
 
+@pytest.mark.slow
 def test_a_resumed_run_may_have_shorter_stretches(tmp_path):
     trainer.run(load("configs/kip/digits.py", steps=4), str(tmp_path / "cut"))
     trainer.run(load("configs/kip/digits.py", log_every=1), str(tmp_path / "cut"), resume=True)

@@ -1,25 +1,17 @@
 """Membership inference from the command line."""
 
 import json
-import os
 import pathlib
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
 import kipjax
 from experiments import inputs, report, trainer
+from tests.experiments.shell import cli
 from tests.experiments.test_distill import load
 
 ROOT = pathlib.Path(__file__).parents[2]
-
-
-def cli(module, *flags):
-    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(ROOT / ".jax_cache")}
-    command = [sys.executable, "-m", f"experiments.{module}", *flags]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +35,7 @@ def test_a_part_of_the_training_set_is_those_rows_and_no_others():
         inputs.load(config)
 
 
+@pytest.mark.slow
 def test_one_command_makes_table_plot_and_results(chunk_run, tmp_path):
     flags = ["--data=digits", "--chunk_size=400", "--chunk=1", "--subset_size=50", "--lengths=2,40", "--arch=mlp"]
     flags += ["--attacks=threshold,k_nearest_neighbors", "--noaugment", f"--artifact={chunk_run}"]

@@ -7,12 +7,13 @@ import pytest
 
 import kipjax
 from kipjax.evaluation import nas
-from tests.experiments.test_mia import cli
+from tests.experiments.shell import cli
 
 SMALL = ["--data=digits", "--width=2", "--depth=1", "--norm=none", "--pool=avg", "--full_size=50", "--test_size=20"]
 SMALL += ["--validation_size=20", "--herding=dc_convnet:width=2:depth=1", "--herding_epochs=1"]
 
 
+@pytest.mark.slow
 def test_one_command_makes_table_plot_and_results(artifact, tmp_path):
     flags = ["--epochs=2", "--full_epochs=2", "--top=2", "--noearly_stopping", "--random_sets=2", "--training=mtt"]
     done = cli("nas", *SMALL, *flags, f"--artifact={artifact}", f"--out={tmp_path / 'nas'}")

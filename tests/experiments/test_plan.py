@@ -1,10 +1,7 @@
 """The plan counts what the compiler counts, and its times follow from the figures of the device."""
 
-import os
 import pathlib
 import re
-import subprocess
-import sys
 
 import jax
 import numpy as np
@@ -16,6 +13,7 @@ from kipjax.core import sharding
 from kipjax.kernels import infinite
 from kipjax.methods import kip, label_solve, rcig
 from kipjax.types import Batch, Distilled
+from tests.experiments.shell import cli
 
 ROOT = pathlib.Path(__file__).parents[2]
 DEVICE = plan.Device(1e12, 1e11, 1e10, 1e-5, 1e9, 1e8)
@@ -108,16 +106,11 @@ def test_bytes_exchanged_are_those_of_the_reduce_scatter_that_the_compiler_plans
     assert 4 * int(found[1]) * int(found[2]) == part
 
 
-def command(*flags):
-    run = [sys.executable, "-m", "experiments.plan", *flags]
-    return subprocess.run(run, cwd=ROOT, env=os.environ, capture_output=True, text=True)
-
-
 def test_the_table_has_a_line_for_each_number_of_devices():
-    done = command("--method=label_solve", "--support=10000", "--devices=1,8,1024", "--memory=4e9")
+    done = cli("plan", "--method=label_solve", "--support=10000", "--devices=1,8,1024", "--memory=4e9")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert "stated, not measured" in lines[1] and [line.split()[0] for line in lines[4:]] == ["1", "8", "1024"]
     assert lines[2] == "a data set of 60000 rows, on each"
     assert all(line.endswith("does not fit") for line in lines[4:])
-    assert command("--devices=1,none").returncode == 2
+    assert cli("plan", "--devices=1,none").returncode == 2

@@ -31,6 +31,7 @@ def test_one_step_breaks_the_attacked_class_alone(tmp_path):
     assert (tmp_path / "poison.npz").exists()
 
 
+@pytest.mark.slow
 def test_no_step_too_many_and_the_rate_of_the_attack(tmp_path, capsys):
     config = digits.get_config("tiny")
     config.steps, config.log_every = 3, 2

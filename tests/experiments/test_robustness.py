@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from tests.experiments.test_mia import ROOT, cli
+from tests.experiments.shell import ROOT, cli
 
 SMALL = ["--networks=fc1", "--scale=0.004", "--learning_rate=0.01", "--weight_decay=0", "--steps=5", "--test_size=60"]
 SMALL += ["--validation_size=20"]
@@ -16,6 +16,7 @@ def results(folder):
     return json.loads((folder / "results.json").read_text())
 
 
+@pytest.mark.slow
 def test_a_scatter_of_an_artifact(artifact, tmp_path):
     flags = [*SMALL, "--networks=fc1,fc2", "--loss=half_mse", "--seeds=2"]
     done = cli("robustness", *flags, f"--artifact={artifact}", f"--out={tmp_path}")
@@ -32,6 +33,7 @@ def test_a_scatter_of_an_artifact(artifact, tmp_path):
     assert (tmp_path / "scatter.png").read_bytes()[1:4] == b"PNG"
 
 
+@pytest.mark.slow
 def test_sizes_of_a_config(tmp_path):
     flags = [*ONE, "--config=configs/kip/digits.py:tiny", "--ipc=1,2", "--study=size", "--seeds=1", "--runs=2"]
     done = cli("robustness", *flags, f"--out={tmp_path}")
@@ -45,6 +47,7 @@ def test_sizes_of_a_config(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_bias_by_class(artifact, tmp_path):
     flags = [*ONE, "--study=bias", "--seeds=2", "--full_size=100", "--full_steps=10", f"--artifact={artifact}"]
     flags += ["--validation_size=0"]

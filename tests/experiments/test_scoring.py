@@ -4,10 +4,7 @@ import dataclasses
 import functools
 import importlib
 import json
-import os
 import pathlib
-import subprocess
-import sys
 
 import jax
 import numpy as np
@@ -18,18 +15,13 @@ from experiments import build, report, scoring, trainer
 from kipjax import checks, methods
 from kipjax.evaluation import train
 from kipjax.io import artifact as artifacts
+from tests.experiments.shell import cli
 
 ROOT = pathlib.Path(__file__).parents[2]
 
 
 def tiny(path):
     return importlib.import_module(f"configs.{path}").get_config("tiny")
-
-
-def cli(*flags):
-    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(ROOT / ".jax_cache")}
-    command = [sys.executable, "-m", "experiments.evaluate", *flags]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
 def fields(model):
@@ -93,12 +85,13 @@ def test_real_sentences_are_read_back(text_folder, tmp_path):
     assert {line.split("\t")[1] for line in lines} <= real
 
 
+@pytest.mark.slow
 def test_a_set_for_fixed_networks_is_scored_on_them_again(tmp_path):
     config = tiny("dd.digits")
     config.method.update(start="fixed", networks=2)
     config.seed = 3
     trainer.run(config, str(tmp_path))
-    done = cli(
+    done = cli("evaluate",
         f"--artifact={tmp_path / 'distilled.npz'}", "--protocol=unrolled", "--seeds=1", "--test_size=50",
         "--baselines=average,kmeans", "--epochs=1,2", f"--out={tmp_path / 'again.json'}",
     )  # fmt: skip
@@ -125,19 +118,20 @@ def test_pretrained_starts_are_found_again(monkeypatch):
     assert calls == [held_out, same]
 
 
+@pytest.mark.slow
 def test_a_set_of_labels_keeps_its_number_of_steps(tmp_path):
     config = tiny("ld.digits")
     trainer.run(config, str(tmp_path))
     made = kipjax.load(tmp_path / "distilled.npz")
     out = tmp_path / "again.json"
-    done = cli(f"--artifact={tmp_path / 'distilled.npz'}", "--protocol=ld", "--seeds=1", f"--out={out}")
+    done = cli("evaluate", f"--artifact={tmp_path / 'distilled.npz'}", "--protocol=ld", "--seeds=1", f"--out={out}")
     assert done.returncode == 0, done.stderr
     row = json.loads(out.read_text())[0]
     assert row["training"]["steps"] == made.meta["training_steps"] != 300
     assert row["training"]["batch_size"] == config.method.batch_size and row["model"] == "convnet"
     assert f"{made.meta['training_steps']} steps of adam" in done.stdout
     flags = [f"--artifact={tmp_path / 'distilled.npz'}", "--protocol=flexibility", "--training=ld", "--seeds=1"]
-    done = cli(*flags, "--step_offsets=0,2", "--optimizers=sgd:0.01", f"--out={out}")
+    done = cli("evaluate", *flags, "--step_offsets=0,2", "--optimizers=sgd:0.01", f"--out={out}")
     assert done.returncode == 0, done.stderr
     steps = made.meta["training_steps"]
     expected = [f"convnet, {steps} steps", f"convnet, {steps + 2} steps", "convnet, sgd 0.01"]

@@ -44,6 +44,7 @@ def test_wrong_grids_are_named(config, text, words):
         fields.parse("--grid", text, config)
 
 
+@pytest.mark.slow
 def test_a_sweep_runs_reads_back_and_keeps_a_diverged_cell(config, tmp_path, capsys, monkeypatch):
     config.method.solve_dtype = "float32"
     config.evaluation.full_size = 0

@@ -525,6 +525,7 @@ with checkpoint.open(sys.argv[1], background=sys.argv[2] == "True") as checkpoin
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("background", [True, False])
 def test_a_kill_at_any_moment_leaves_a_sound_checkpoint(tmp_path, background):
     rng, last = random.Random(int(background)), 0

@@ -58,6 +58,7 @@ def test_values_equal_the_recursions(name, options, x64):
         np.testing.assert_allclose(kernel_fn(a, b), reference.kernel(words, a, b, **options), rtol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["conv1", "pool gap"])
 def test_gradients_equal_finite_differences(name, x64):
     """With respect to either input, both at once, and the scales; over several tiles."""
@@ -75,6 +76,7 @@ def test_gradients_equal_finite_differences(name, x64):
     np.testing.assert_allclose(jax.grad(values)(0.0), numeric, rtol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["conv1", "pool"])
 def test_gradients_at_identical_and_zero_inputs_are_those_of_float64(name):
     make, _, size = ARCHITECTURES[name]
@@ -97,6 +99,7 @@ def test_the_program_does_not_grow_with_the_pairs():
     assert size(4000) < 1.1 * size(400)
 
 
+@pytest.mark.slow
 def test_the_matrix_with_itself_is_whole_whatever_the_tiles():
     x = jnp.asarray(images(7, (4, 4, 1)), jnp.float32)
     need = conv.tile_bytes(ARCHITECTURES["pool"][1], x.shape, np.float32)
@@ -105,6 +108,7 @@ def test_the_matrix_with_itself_is_whole_whatever_the_tiles():
         np.testing.assert_allclose(kernel_fn(x, x), kernel_fn(x, x + 0), rtol=2e-4)
 
 
+@pytest.mark.slow
 def test_the_tile_changes_nothing_and_memory_does_not_grow_with_the_pairs():
     words, size = ARCHITECTURES["pool"][1], (6, 6, 1)
     x1, x2 = (jnp.asarray(images(n, size, n), jnp.float32) for n in (5, 7))
@@ -141,6 +145,7 @@ def test_tile_bytes_bounds_the_working_arrays_of_a_tile_and_its_gradient(name, p
     assert 0.1 * pairs * need < temporary < pairs * need + vectors
 
 
+@pytest.mark.slow
 def test_runs_under_vmap_scan_and_switch():
     size = (4, 4, 1)
     kernel_fn = conv.conv(1, pool=True)
@@ -160,6 +165,7 @@ def test_the_engine_taken_is_named():
     assert {k.backend for k in others} == {"neural_tangents"}
 
 
+@pytest.mark.slow
 def test_estimate_bounds_the_memory_and_refuses_what_does_not_fit():
     kernel_fn = conv.conv(1, pool=True)
     shapes = (3, 8, 8, 1), (40, 8, 8, 1)

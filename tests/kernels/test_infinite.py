@@ -76,6 +76,7 @@ def double(kernel_fn, *inputs):
         return np.asarray(kernel_fn(inputs[0], inputs[-1]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kernel_fn", [infinite.fc(6), infinite.conv(2, **NT), infinite.convnet(1, **NT)], ids=["fc6", "conv2", "convnet1"]
 )
@@ -108,6 +109,7 @@ def test_square_matrices_are_symmetric_and_positive_semidefinite(name, get, x64)
     assert np.linalg.eigvalsh(k).min() > -1e-10 * np.trace(k)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["fc2", "conv2", "convnet1"])
 def test_gradients_equal_finite_differences(name, x64):
     kernel_fn = {"fc2": infinite.fc(2), "conv2": infinite.conv(2, **NT), "convnet1": infinite.convnet(1, **NT)}[name]

@@ -38,6 +38,7 @@ def test_jax_is_untouched_and_tensorflow_stays_out():
     """)
 
 
+@pytest.mark.slow
 def test_the_parts_of_neural_tangents_that_people_use_run():
     out = run("""
         import kipjax, jax, jax.numpy as jnp

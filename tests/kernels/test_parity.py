@@ -112,11 +112,13 @@ def test_float64_equals_neural_tangents(name):
     assert max(differences(name, "tiled", "float64")) < 1e-10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["conv3", "convpool3"])
 def test_the_nngp_does_so_too(name):
     assert max(differences(name, "tiled", "float32", "nngp")) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["conv3", "convpool3"])
 def test_gradients_where_patches_are_parallel(name):
     """Real images share a constant background: patches that differ by a factor, where angles are zero but for rounding.
@@ -142,6 +144,7 @@ ODD = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ODD)
 def test_odd_sizes_and_parametrisations(name):
     """Pooling drops the odd row and column (VALID windows), and an image may meet itself."""

@@ -3,7 +3,7 @@
 A method is three pure functions. Put yours into ``kipjax/methods/NAME.py``, its line into ``METHODS``, a case into
 ``tests/methods/test_contract.py`` and a config into ``configs/NAME/``; the driver then runs it. What it differentiates
 through, a kernel or a network (call it ``model``), comes first; everything else is keyword-only, with the paper's
-values. ``_inputs`` has the checks and conversions that the package's own methods share.
+values. ``inputs`` has the checks and conversions that the package's own methods share.
 """
 
 from typing import NamedTuple
@@ -12,7 +12,7 @@ import jax
 
 from kipjax import checks
 from kipjax.core import krr
-from kipjax.methods import _inputs
+from kipjax.methods import inputs
 from kipjax.types import Batch, Distilled, KernelFn, Method
 
 
@@ -39,10 +39,10 @@ def make(kernel_fn: KernelFn, *, learning_rate: float = 0.1, reg: float = 1e-3) 
     checks.at_least("template.make", "learning_rate", learning_rate, 0.0, strict=True)
 
     def init(key: jax.Array, distilled0: Distilled) -> State:
-        return State(*_inputs.start("template.init", distilled0))
+        return State(*inputs.start("template.init", distilled0))
 
     def step(key: jax.Array, state: State, batch: Batch) -> tuple[State, Info]:
-        batch = _inputs.targets("template.step", state.x, state.y, batch)
+        batch = inputs.targets("template.step", state.x, state.y, batch)
         loss, gradient = jax.value_and_grad(lambda x: outer_loss(kernel_fn, x, state.y, batch, reg=reg))(state.x)
         return state._replace(x=state.x - learning_rate * gradient), Info(loss)
 

@@ -31,6 +31,7 @@ def first_step(make, **options):
     return start, batch, new.learned.x - state.learned.x, info, variables
 
 
+@pytest.mark.slow
 def test_cig_approaches_ridge_regression_with_the_full_tangent_kernel(x64):
     """In the limit of many steps: loss and the direction of the update are those of the closed form."""
     many = {"inner_steps": 6000, "hessian_steps": 6000, "inner_step_size": 0.01, "hessian_step_size": 0.03}
@@ -78,6 +79,7 @@ def test_the_inner_loss_is_the_papers(x64):
     np.testing.assert_allclose(cig.inner_loss(f, y, tau, lam=0.1), (0.5 * 12 + 0.5 * 0.1 * 5) / 12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [cig.make, vig.make])
 def test_step_sizes_are_found_and_the_loss_falls(make):
     start, batch = problem(np.float32)

@@ -99,8 +99,9 @@ def trajectory(key, model):
 BATCHES = {"dc": by_class, "dsa": by_class, "dm": by_class, "mtt": trajectory}
 
 # Operation by operation, and compiled again for each transformation, a step takes long; these stand for all kinds at
-# first, and the others are put through the transformations by the slow tests.
-FIRST = {"template", "kip", "label_solve", "krr_exact", "coreset", "frepo", "rcig", "dm", "dd"}
+# first, and the others are put through the transformations by the slow tests, which take variants of a method too.
+FIRST = {"template", "kip", "label_solve", "krr_exact", "coreset", "dm", "dd"}
+EAGER = FIRST | {"frepo", "rcig"}
 # Entries whose gradient is zero but for rounding move by the learning rate either way under LAMB.
 TOLERANCE = {"frepo": 2e-3}
 
@@ -132,7 +133,6 @@ def case(name):
         step,
         traces,
         TOLERANCE.get(name, 1e-4),
-        name in FIRST,
     )
 
 
@@ -146,19 +146,22 @@ class Parts(NamedTuple):
     step: Callable
     traces: list
     tolerance: float
-    eager: bool
 
 
 def close(parts, a, b):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=parts.tolerance, atol=parts.tolerance), a, b)
 
 
-@pytest.fixture(params=CASES)
+def slow_but(names, quick):
+    return [pytest.param(name, marks=[] if name in quick else [pytest.mark.slow], id=name) for name in names]
+
+
+@pytest.fixture(params=slow_but(CASES, {name for name in CASES if "," not in name}))
 def parts(request):
     return case(request.param)
 
 
-TRANSFORMED = [pytest.param(name, marks=[] if name in FIRST else [pytest.mark.slow], id=name) for name in CASES]
+TRANSFORMED = slow_but(CASES, FIRST)
 
 
 def test_step_keeps_structure_shapes_and_dtypes(parts):
@@ -231,15 +234,19 @@ def test_networks_that_do_not_fit_are_named(name):
         jax.eval_shape(cosine.init, jax.random.key(0), start)
 
 
-def test_step_is_pure_and_agrees_under_jit(parts):
-    method, _, batch, state = parts[:4]
+def test_step_is_pure(parts):
+    _, _, batch, state = parts[:4]
     before = jax.tree.map(np.array, state)
     key = jax.random.key(1)
     once, twice = (parts.step(key, state, batch) for _ in range(2))
     jax.tree.map(np.testing.assert_array_equal, once, twice)
     jax.tree.map(np.testing.assert_array_equal, before, jax.tree.map(np.array, state))
-    if parts.eager:
-        close(parts, method.step(key, state, batch), once)
+
+
+@pytest.mark.parametrize("parts", slow_but(sorted(EAGER), FIRST - {"dd"}), indirect=True)
+def test_step_agrees_under_jit(parts):
+    method, _, batch, state = parts[:4]
+    close(parts, method.step(jax.random.key(1), state, batch), parts.step(jax.random.key(1), state, batch))
 
 
 def test_second_call_does_not_recompile(parts):

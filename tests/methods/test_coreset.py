@@ -79,6 +79,7 @@ def test_centroids_are_a_fixed_point_of_lloyd():
         np.testing.assert_allclose([some[nearest == i].mean(0) for i in range(3)], centres, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_optimized_is_the_best_of_its_draws():
     kernel_fn, (x, y) = kernels.get("rbf"), BATCH
     state, _ = run(coreset.make(kernel_fn, select="optimized", draws=8, score_size=N), key=3)
@@ -178,6 +179,7 @@ def test_images_of_whole_numbers_are_taken_as_numbers(select):
     np.testing.assert_array_equal(bytes_.x, floats.x)
 
 
+@pytest.mark.slow
 def test_copies_of_an_image_do_not_make_one_row_stand_for_two_clusters():
     labels, distances = np.array([0, 0, 1, 0]), np.array([[1.0, 0, 0], [0.0, 1, 2], [5.0, 0, 1], [2.0, 3, 3]])
     assert coreset._nearest(labels, distances) == [1, 2, 0]

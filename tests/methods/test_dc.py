@@ -57,6 +57,7 @@ def rows_by_class(start):
     return [np.flatnonzero(np.asarray(start.y).argmax(1) == c) for c in range(K)]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_two_steps_by_finite_differences_of_numpys_distance():
     """Also momentum: the second step goes by the new gradient and half the first."""
@@ -85,6 +86,7 @@ def test_two_steps_by_finite_differences_of_numpys_distance():
             np.testing.assert_allclose(moved, slope - 0.5 * np.vdot(first, direction) / 0.1, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_the_network_is_trained_between_matching_steps_and_then_drawn_anew():
     model = networks.Small(K)
@@ -185,6 +187,7 @@ def test_the_loss_of_a_step_is_the_distance_of_its_kind_at_averages_of_batch_nor
     np.testing.assert_allclose(infos[0].loss, np.mean(values), rtol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "size"), [(5, 2), (4, 2), (3, 8)])
 def test_an_epoch_sees_every_image_once(n, size):
     seen = []
@@ -210,6 +213,7 @@ def test_dsa_without_operations_is_dc(once):
     np.testing.assert_array_equal(found.x, expected.x)
 
 
+@pytest.mark.slow
 def test_dsa_changes_real_and_synthetic_images_alike():
     """Real images that are those of the set stay at distance zero whatever the draw."""
     start, batch = parts()
@@ -238,6 +242,7 @@ def test_each_class_has_a_draw_of_its_own_which_both_sides_share(classes):
     assert len(seen) == K and all(sizes == {2, batch.x.shape[1]} for sizes in seen.values())
 
 
+@pytest.mark.slow
 def test_the_network_between_two_steps_trains_on_augmented_images():
     """The first step sees none of it, the second a network that was trained on something else."""
     start, batch = parts()

@@ -64,6 +64,7 @@ def test_real_images_that_are_the_set_leave_it_where_it_is(strategy):
     np.testing.assert_allclose(moved, start.x, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_other_classes_order_and_repetition_do_not_matter():
     start, batch = parts()
     expected, loss = one_step(start, batch)

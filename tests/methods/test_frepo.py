@@ -41,6 +41,7 @@ def test_the_loss_is_that_of_the_paper_and_ignores_the_scale_of_features(x64):
     np.testing.assert_allclose(scaled, loss, rtol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flip", [False, True])
 def test_the_first_step_is_lamb_on_the_gradient_of_loss_minus_margin(flip, x64):
     start, batch = problem()
@@ -95,6 +96,7 @@ def test_ages_start_spread_out_and_an_old_network_is_replaced_instead_of_trained
     assert set(np.array(ages[1:])[change < 0]) == {0}
 
 
+@pytest.mark.slow
 def test_mirror_images_are_for_the_loss_and_not_for_the_pool():
     """One Adam step moves a network by its rate along the sign of the gradient on the set itself, unmirrored."""
     start, batch = problem(np.float32)

@@ -41,6 +41,7 @@ def gradient(**options):
     return jax.jit(jax.value_and_grad(loss))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("every", [0, 1])
 def test_gradients_are_finite_differences(every, x64):
     *_, variables, learned, batch = problem()
@@ -60,6 +61,7 @@ def test_gradients_are_finite_differences(every, x64):
         np.testing.assert_allclose(slopes[i][index], expected, rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("segment", [1, 2])
 def test_gradients_do_not_depend_on_the_block_size(segment, x64):
     *_, variables, learned, batch = problem()
@@ -67,6 +69,7 @@ def test_gradients_do_not_depend_on_the_block_size(segment, x64):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-12), found, expected)
 
 
+@pytest.mark.slow
 def test_intermediate_losses_are_those_of_shorter_trainings(x64):
     """With k = 1 the loss is the sum of T trainings of 1 .. T steps, each on its own part of the batch."""
     model, generator, variables, learned, batch = problem()
@@ -82,6 +85,7 @@ def test_intermediate_losses_are_those_of_shorter_trainings(x64):
     np.testing.assert_allclose(value, total, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_no_intermediate_loss_without_weight_or_beyond_the_end(x64):
     *_, variables, learned, batch = problem()
     plain, _ = gradient(every=0)(learned, variables, batch)
@@ -126,6 +130,7 @@ def steps(count=2, **options):
     return method, states, infos
 
 
+@pytest.mark.slow
 def test_the_noise_curriculum_learns_no_inputs(x64):
     """Its gradient in latents and labels is zero, and neither moves."""
     model, generator, variables, learned, batch = problem()
@@ -139,6 +144,7 @@ def test_the_noise_curriculum_learns_no_inputs(x64):
     assert all(np.any(leaf) for leaf in jax.tree.leaves((slope.generator, slope.log_rates)))
 
 
+@pytest.mark.slow
 def test_what_is_learned_moves():
     for options, still in (
         ({"curriculum": "noise", "learn_labels": True}, {"z", "y"}),
@@ -173,6 +179,7 @@ def test_the_orders_of_the_curricula():
     np.testing.assert_array_equal(fresh[0][1].sum(-1), 1)
 
 
+@pytest.mark.slow
 def test_the_set_is_what_the_learner_sees():
     method, states, infos = steps(2, segment=0)
     made = method.distilled(states[-1])
@@ -190,6 +197,7 @@ def test_the_set_is_what_the_learner_sees():
     assert counts.max() - counts.min() <= 1
 
 
+@pytest.mark.slow
 def test_the_cosine_ends_at_the_final_rate():
     _, states, _ = steps(5, decay_steps=4, final_rate=0.1, learning_rate=0.1, b1=0.0, b2=0.0)
     sizes = [
@@ -198,6 +206,7 @@ def test_the_cosine_ends_at_the_final_rate():
     assert sizes[0] == pytest.approx(0.1, rel=0.05) and sizes[4] == pytest.approx(0.01, rel=0.05)
 
 
+@pytest.mark.slow
 def test_teaching_gets_better():
     rng = np.random.default_rng(0)
     centres, classes = rng.normal(size=(K, *SHAPE)), np.arange(60) % K
@@ -241,6 +250,7 @@ def test_mean_only_norm():
     np.testing.assert_allclose(norm.apply({**variables, **kept}, x), y, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_an_image_depends_on_its_batch():
     generator = teaching.Generator((8, 8, 3), hidden=6, filters=4)
     z, y = jax.random.normal(jax.random.key(0), (4, 5)), jnp.eye(2)[jnp.arange(4) % 2]
@@ -309,6 +319,7 @@ def test_sets_and_batches_that_do_not_fit():
         gtn.meta_loss(model, generator, variables, learned, Batch(batch.x[:2], batch.y[:2]), every=1)
 
 
+@pytest.mark.slow
 def test_real_images_are_augmented():
     """Another rule for the real images makes another loss; a rule that changes nothing none."""
     found = {}

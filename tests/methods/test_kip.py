@@ -210,6 +210,7 @@ def test_unequal_class_counts():
         method.init(jax.random.key(0), start._replace(y=start.y[:-1]))
 
 
+@pytest.mark.slow
 def test_in_blocks_loss_and_gradient_are_the_same_and_memory_is_that_of_a_block(x64):
     rng = np.random.default_rng(0)
     x_s, x_t = jnp.asarray(rng.normal(size=(4, 6))), jnp.asarray(rng.normal(size=(23, 6)))

@@ -112,6 +112,7 @@ def test_a_float32_process_gives_sets_that_are_exact_to_its_rounding():
     assert state.x.dtype == jnp.float32 and info.error < 1e-4
 
 
+@pytest.mark.slow
 def test_a_ridge_above_the_bound_is_clamped_and_said_so(x64):
     start, batch = problem(3)
     method = krr_exact.make(kernels.get("linear"), reg=1e9, images="minimal")
@@ -130,6 +131,7 @@ def test_a_class_that_the_targets_lack_does_not_matter(x64):
         assert np.linalg.matrix_rank(state.weights, tol=1e-9) < K and info.error < 1e-8
 
 
+@pytest.mark.slow
 def test_what_cannot_be_exact_is_said_with_the_layer_and_the_error(x64):
     _, batch = problem(3)
     for widths, m, exact in (((8,), 3, True), ((20,), 3, False), ((20,), 24, True)):

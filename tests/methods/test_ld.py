@@ -81,6 +81,7 @@ def test_global_weights_are_a_moving_average_of_local_ones(x64):
     assert abs(float(out[1][0].learner.scale) - 1) == pytest.approx(1e-2, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_the_feature_loss_reaches_the_features_through_the_ridge_solve(x64):
     """The first Adam moment of the network is the gradient with W as a function of theta, not with W held fixed."""
     start, _ = problem()
@@ -268,6 +269,7 @@ def test_a_label_set_of_another_size():
         method.init(jax.random.key(0), start._replace(y=start.y[:-1]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ld.FORMS)
 def test_training_alone_is_that_of_the_method_with_its_labels_frozen(form, x64):
     """From the network of the method's first state, on all images: the same network and ridge weights."""

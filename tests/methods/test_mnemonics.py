@@ -97,6 +97,7 @@ def test_one_step_is_the_mixed_derivative(x64):
     np.testing.assert_allclose(gradient, slope(product, np.asarray(x)), rtol=1e-5, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_segments_and_the_mean_over_networks(x64):
     model, theta, x, validation = small()
     other = network.init(model, jax.random.key(2), x)
@@ -147,6 +148,7 @@ def test_classes_that_have_not_come_do_not_count(x64):
     assert abs(all_of_them - first) > 1e-3
 
 
+@pytest.mark.slow
 def test_prototypes_are_class_means(x64):
     """In NumPy: cosines with mean features, other classes' exemplars being constants."""
     model, theta, x, _ = small()

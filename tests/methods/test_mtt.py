@@ -153,6 +153,7 @@ def test_start_epochs_stay_below_their_bound_and_grow_with_the_curriculum():
         assert start_epochs(grown, model, start, batch, at) == set(possible[:reached]), count
 
 
+@pytest.mark.slow
 def test_several_trajectories_are_averaged():
     model, start, batch = parts()
     other = parts()[2]._replace(x=batch.x + 0.3 * batch.x[:, :1])
@@ -163,6 +164,7 @@ def test_several_trajectories_are_averaged():
     np.testing.assert_allclose(values[2], np.mean(values[:2]), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_an_expert_starts_fresh_and_its_rate_can_fall():
     model, start, _ = parts()
     classes = jnp.argmax(start.y, 1)

@@ -70,6 +70,7 @@ def compare(dataset, per_class, batch_size):
     assert ours[-1] < 0.9 * ours[0]
 
 
+@pytest.mark.slow
 def test_digits_agree_with_a_plain_float64_loop_over_20_steps():
     compare(data.load("digits"), 10, 1000)
 

@@ -119,6 +119,7 @@ def test_it_is_the_finite_difference_of_the_closed_form(x64):
     np.testing.assert_allclose(found.total.log_temp, (warmer - colder) / 2e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_papers_solver_converges_to_the_exact_gradient(x64):
     """Errors fall as both numbers of Adam steps grow; the tangent becomes that of the closed form."""
     expected = jax.jit(jax.grad(exact))(setting()[2])
@@ -131,6 +132,7 @@ def test_the_papers_solver_converges_to_the_exact_gradient(x64):
     assert inner.residual < 1e-3
 
 
+@pytest.mark.slow
 def test_the_inner_loss_is_its_long_form_and_its_hessian_the_quadratics(x64):
     model, variables, learned, _ = setting()
     net = rcig._Net(model, variables, 0)
@@ -276,6 +278,7 @@ def test_what_is_not_learned_stays():
     assert not np.array_equal(states[0].learned.x, states[-1].learned.x)
 
 
+@pytest.mark.slow
 def test_the_average_leaves_what_is_not_learned_as_it_was():
     method, states, _ = run(3, learn_labels=False)
     np.testing.assert_array_equal(method.distilled(states[-1]).y, states[0].learned.y)
@@ -283,6 +286,7 @@ def test_the_average_leaves_what_is_not_learned_as_it_was():
     np.testing.assert_array_equal(method.distilled(states[-1]).x, states[0].learned.x)
 
 
+@pytest.mark.slow
 def test_a_subset_as_large_as_the_set_is_the_set():
     """With Adam too, whose products then need no random part."""
     options = {"solve": "adam", "inner_step_size": 1e-3, "hessian_step_size": 1e-3}
@@ -291,6 +295,7 @@ def test_a_subset_as_large_as_the_set_is_the_set():
     np.testing.assert_allclose(found[2], found[0], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_step_sizes_are_found_in_the_first_step_and_kept():
     _, states, infos = run(2, solve="adam", inner_steps=4, hessian_steps=4)
     first, second = (state.memory for state in states[1:])
@@ -301,6 +306,7 @@ def test_the_step_sizes_are_found_in_the_first_step_and_kept():
     assert infos[0].inner_residual < 1
 
 
+@pytest.mark.slow
 def test_batch_norm_trains_with_batches_and_linearises_with_running_statistics():
     start, batch = batch32()
     method = rcig.make(networks.Small(K, norm=True), pool_size=2, pool_steps=1)

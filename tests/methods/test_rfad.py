@@ -32,6 +32,7 @@ def relu_features(params, x):
     return jax.nn.relu(x @ params[0] + params[1])
 
 
+@pytest.mark.slow
 def test_the_kernel_approaches_the_nngp_as_networks_are_added():
     x1, x2 = (jax.random.normal(jax.random.key(n), (n, 7)) for n in (4, 5))
     exact = infinite.fc(1, w_std=2**0.5, b_std=0.1, get="nngp")(x1, x2)
@@ -47,6 +48,7 @@ def test_the_kernel_approaches_the_nngp_as_networks_are_added():
     assert np.diag(square).min() >= 0.01
 
 
+@pytest.mark.slow
 def test_the_empirical_kernels_are_their_definitions(x64):
     model = networks.Small(K)
     x1, x2 = (jax.random.normal(jax.random.key(n), (n, 5), jnp.float64) for n in (3, 4))
@@ -123,6 +125,7 @@ def test_networks_are_fresh_at_every_step():
     assert abs(float(infos[0].loss - infos[1].loss)) > 1e-4
 
 
+@pytest.mark.slow
 def test_the_result_is_that_of_the_best_validation_and_learning_ends_there():
     """A rate so large that it gets worse: looks at steps 2, 4, 6; four steps after the best one all stands still."""
     start, validation = problem()

@@ -60,6 +60,7 @@ def test_recurrent_networks_are_numpys(cell):
     assert deeper.apply(variables, X).shape == (2, 4) and "layer1_backward_state" in variables["params"]
 
 
+@pytest.mark.slow
 def test_a_training_goes_through_dropout_and_recurrence():
     for name, options in (("text_convnet", {"width": 2}), ("bi_lstm", {"width": 2, "depth": 1})):
         model, variables = built(name, **options)

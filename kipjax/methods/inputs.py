@@ -1,4 +1,7 @@
-"""What every method asks of its inputs: a set and targets that fit, in one floating-point type."""
+"""What every method asks of its inputs: a set and targets that fit, in one floating-point type.
+
+Methods of one's own use it too; ``where`` is their name in the errors, such as ``"kip.step"``.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -39,11 +42,11 @@ def fit(where: str, x: jax.Array, y: jax.Array, batch: Batch) -> None:
 
 
 def targets(where: str, x: jax.Array, y: jax.Array, batch: Batch) -> Batch:
-    """The batch in the type of the set, after ``fit``."""
+    """The batch, ``x [b, ...]`` and ``y [b, k]``, in the type of the set, after ``fit``."""
     fit(where, x, y, batch)
     return typed(x, batch)
 
 
 def typed(like: jax.Array, tree: PyTree) -> PyTree:
-    """``tree`` with its leaves in the type of ``like``."""
+    """``tree``, arrays of any shape, with its leaves in the type of ``like``."""
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, like.dtype), tree)
