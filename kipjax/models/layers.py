@@ -1,9 +1,8 @@
 """Convolution, pooling and dense layers, fast on every backend and differentiable as often as one likes.
 
 ``Conv`` has one set of parameters and two lowerings with the same numbers. On GPU and TPU it is XLA's convolution. On
-CPU that convolution runs about twenty times slower inside a loop (scan, while) than outside, so there the layer
-multiplies shifted slices of the images with the kernel: those of few channels gathered side by side as patches, a few
-images at a time, those of many channels one by one.
+CPU that convolution runs about twenty times slower inside a loop (scan, while) than outside, so there the layer gathers
+the patches of a few images at a time as shifted slices and multiplies them with the kernel.
 """
 
 import functools
@@ -27,10 +26,6 @@ POOLS = ("avg", "max", "none")
 # reading them back costs more than the product (measured, gradient inside scan of a 3x3 convolution of 250 images of
 # 28x28, 32 to 32 channels, one core: 233 ms with 2 MiB, 274 with 4, 373 with 8, 399 all at once).
 _PATCH_BYTES = 2 * 2**20
-
-# Channels from which on the product of a single slice is as fast as that of nine side by side (measured, training step
-# of the ConvNet with 100 images, two cores: 0.93 of the time with 64 channels, 0.9 with 128, 1.2 with 32).
-_WIDE = 64
 
 
 class Conv(nn.Module):
@@ -105,7 +100,7 @@ def convolve(
         return lax.conv_general_dilated(x, kernel, (stride, stride), pads, dimension_numbers=layout)
     if any(sum(pads, ())):
         x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
-    return (_by_slices if x.shape[-1] >= _WIDE else _by_patches)(x, kernel, stride)
+    return _by_patches(x, kernel, stride)
 
 
 def _pads(image, kernel, stride, padding):
@@ -125,21 +120,14 @@ def _pads(image, kernel, stride, padding):
     return pads
 
 
-@functools.partial(jax.checkpoint, prevent_cse=False, static_argnums=2)  # the derivative slices anew
-def _by_slices(x, kernel, stride):
-    """The convolution of a padded ``x`` as the sum of products of each shifted slice with its part of the kernel."""
-    parts = kernel.reshape(-1, *kernel.shape[2:])
-    return sum(piece @ part for piece, part in zip(_slices(x, kernel, stride), parts))
-
-
 def _by_patches(x, kernel, stride):
     """The convolution of a padded ``x`` as products of patches with the kernel, a few images at a time."""
     kh, kw, channels, features = kernel.shape
-    oh, ow = _outputs(x, kernel, stride)
+    oh, ow = (1 + (side - k) // stride for side, k in zip(x.shape[1:3], (kh, kw)))
     matrix = kernel.reshape(-1, features)
 
     def product(images):
-        return jnp.concatenate(_slices(images, kernel, stride), axis=-1) @ matrix
+        return _patches(images, (kh, kw), (oh, ow), stride) @ matrix
 
     block = max(1, _PATCH_BYTES // (oh * ow * kh * kw * channels * x.dtype.itemsize))
     if x.shape[0] <= block or kh * kw == 1:
@@ -149,16 +137,12 @@ def _by_patches(x, kernel, stride):
     return lax.map(one, x, batch_size=block)
 
 
-def _slices(x, kernel, stride):
-    """What each of the ``kh kw`` places of the kernel sees at all outputs, ``[n, oh, ow, c]`` each."""
-    (kh, kw), (oh, ow) = kernel.shape[:2], _outputs(x, kernel, stride)
+def _patches(x, kernel, out, stride):
+    """``[n, oh, ow, kh kw c]``: what the kernel sees at each output, as ``kh kw`` shifted slices side by side."""
+    (kh, kw), (oh, ow) = kernel, out
     rows, columns = stride * (oh - 1) + 1, stride * (ow - 1) + 1
-    return [x[:, a : a + rows : stride, b : b + columns : stride] for a in range(kh) for b in range(kw)]
-
-
-def _outputs(x, kernel, stride):
-    """``(oh, ow)`` of a padded ``x``."""
-    return tuple(1 + (side - k) // stride for side, k in zip(x.shape[1:3], kernel.shape))
+    slices = [x[:, a : a + rows : stride, b : b + columns : stride] for a in range(kh) for b in range(kw)]
+    return jnp.concatenate(slices, axis=-1)
 
 
 def pool(x: jax.Array, kind: str = "avg") -> jax.Array:

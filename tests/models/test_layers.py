@@ -34,16 +34,9 @@ def small_blocks(monkeypatch):
     monkeypatch.setattr(layers, "_PATCH_BYTES", 2 * 6 * 6 * 9 * 2 * 4)
 
 
-@pytest.fixture(params=["few channels", "many channels"])
-def channels(request, monkeypatch):
-    """Whether the slices of the images are multiplied side by side or one by one."""
-    if request.param == "many channels":
-        monkeypatch.setattr(layers, "_WIDE", 1)
-
-
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("lowering", ["patches", "conv"])
-def test_convolution_is_the_sum_of_its_definition(case, lowering, channels):
+def test_convolution_is_the_sum_of_its_definition(case, lowering):
     size, stride, padding, pixels = CASES[case]
     kernel = images(*size, 2, 4, seed=2)
     y = run(functools.partial(layers.convolve, stride=stride, padding=padding, lowering=lowering), X, kernel)
@@ -51,7 +44,7 @@ def test_convolution_is_the_sum_of_its_definition(case, lowering, channels):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_both_lowerings_have_one_gradient(case, channels):
+def test_both_lowerings_have_one_gradient(case):
     size, stride, padding, _ = CASES[case]
     kernel = images(*size, 2, 4, seed=2)
 
@@ -79,14 +72,14 @@ def second_order(lowering, x, kernel, dx, dkernel):
 
 
 @pytest.mark.parametrize("n", [4, 5])  # full blocks of two, and a rest
-def test_blocks_change_nothing_up_to_second_order(small_blocks, channels, n):
+def test_blocks_change_nothing_up_to_second_order(small_blocks, n):
     args = (images(n, 6, 6, 2), images(3, 3, 2, 3), images(n, 6, 6, 2, seed=3), images(3, 3, 2, 3, seed=4))
     ours, xla = (run(functools.partial(second_order, lowering), *args) for lowering in ("patches", "conv"))
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=2e-4, atol=2e-4), ours, xla)
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=2e-4, atol=2e-4), ours[2], ours[3])
 
 
-def test_derivatives_agree_with_finite_differences_in_float64(small_blocks, channels, x64):
+def test_derivatives_agree_with_finite_differences_in_float64(small_blocks, x64):
     x, kernel = images(5, 6, 6, 2).astype(np.float64), images(3, 3, 2, 3).astype(np.float64)
     loss = jax.jit(lambda x, kernel: jnp.sum(jnp.sin(layers.convolve(x, kernel, lowering="patches"))))
     gradient = jax.jit(jax.grad(loss, (0, 1)))
