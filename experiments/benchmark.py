@@ -16,7 +16,7 @@ import jax
 from absl import flags
 
 from experiments import cli, tables
-from experiments.benchmarks import devices, driver, harness, kernels, methods, unrolled
+from experiments.benchmarks import devices, driver, harness, kernels, methods, pytorch, unrolled
 from kipjax import checks
 from kipjax.io import log
 
@@ -27,7 +27,7 @@ flags.DEFINE_integer("steps", 20, "Training steps per timing.", lower_bound=1)
 flags.DEFINE_string("out", None, "Also write the rows to this JSON file.")
 
 
-ROWS: harness.Rows = driver.ROWS | kernels.ROWS | methods.ROWS | unrolled.ROWS | devices.ROWS
+ROWS: harness.Rows = driver.ROWS | kernels.ROWS | methods.ROWS | pytorch.ROWS | unrolled.ROWS | devices.ROWS
 
 
 COLUMNS = ("row", "ours", "other", "unit", "ours / other (range)", "pairs", "aim")

@@ -68,9 +68,10 @@ cli.run(distill.main)
 """
 
 
-def start(*flags, devices=1, program=("-m", "experiments.distill"), **options):
+def start(*flags, devices=1, program=("-m", "experiments.distill"), x64="0", **options):
     environment = os.environ | {
         "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".jax_cache"),
+        "JAX_ENABLE_X64": x64,
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
     }
     command = [sys.executable, *program, *flags]
@@ -167,6 +168,17 @@ def test_processes_over_loopback_agree_with_one(name, counts, tmp_path):
             close(many.distilled.x, one.distilled.x)
             assert all(many.meta[field] == one.meta[field] for field in ("seed", "steps", "data_fingerprint"))
         assert "test accuracy" in texts[0][0] and not any("test accuracy" in out for out, _ in texts[1:])
+
+
+@pytest.mark.slow
+def test_processes_differ_from_one_by_rounding_alone(tmp_path):
+    """In float32 the images of these four steps end 1.6e-6 apart, and either run is 2e-6 off that in float64."""
+    flags = [*RUNS["dm"], "--config.steps=4", "--config.log_every=1"]
+    finished([start(*flags, f"--workdir={tmp_path / '1'}", x64="1")])
+    finished(together(2, *flags, f"--workdir={tmp_path / '2'}", x64="1"))
+    one, two = (kipjax.load(tmp_path / name / "distilled.npz").distilled.x for name in "12")
+    assert one.dtype == np.float64 and apart(two, one) < 1e-12
+    np.testing.assert_allclose(losses(tmp_path / "2"), losses(tmp_path / "1"), rtol=1e-12)
 
 
 @pytest.mark.slow
