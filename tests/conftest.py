@@ -6,12 +6,16 @@ import pathlib
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=4")
 
+import hypothesis
 import jax
 import pytest
 
 jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(__file__).parents[1] / ".jax_cache"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
+# The same examples in every run; `pytest --hypothesis-profile=default` looks for others.
+hypothesis.settings.register_profile("kipjax", derandomize=True)
+hypothesis.settings.load_profile("kipjax")
 
 # Every program compiled for the CPU holds some memory maps until it is forgotten, and Linux gives a process 65,530.
 MAPS = pathlib.Path("/proc/self/maps")
