@@ -11,6 +11,8 @@ end, as a table in Markdown. Nothing here is a test.
 import os
 import pathlib
 import platform
+import shlex
+import sys
 
 import jax
 from absl import flags
@@ -39,17 +41,17 @@ def main() -> None:
     machine = _machine()
     print("  ".join(f"{name} {value}" for name, value in machine.items()))
     rows, skipped = [], {}
+    command = shlex.join(["python", "-m", "experiments.benchmark", *sys.argv[1:]])
     for name in FLAGS.only or ROWS:
         try:
-            r = ROWS[name]()
+            rows.append(ROWS[name]())
+            print("  ".join(_cells(rows[-1])), flush=True)
         except harness.Skipped as reason:
             skipped[name] = str(reason)
             print(f"{name}: not run, {reason}")
-            continue
-        rows.append(r)
-        print("  ".join(_cells(r)), flush=True)
         if FLAGS.out:  # now, so that a run that is cut off leaves what it measured
-            log.write_json(FLAGS.out, {"machine": machine, "rows": rows, "skipped": skipped})
+            report = {"command": command, "machine": machine, "rows": rows, "skipped": skipped}
+            log.write_json(FLAGS.out, report)
     print(f"\n{tables.markdown(COLUMNS, [_cells(r) for r in rows])}")
 
 

@@ -59,6 +59,7 @@ def train(config) -> None:
     dataset = inputs.load(config)
     preprocess = inputs.prepare(config, dataset)
     task = inputs.task(dataset, preprocess)
+    _require_every_class(task)
     model = build.network(config, task)
     meta = experts.identity(config, model, dataset) | {"recipe": _recipe(config)}
     x, labels = _images(config, task)
@@ -80,6 +81,15 @@ def train(config) -> None:
         trajectory.save(path, trajectory.Trajectory(parameters, meta | {"number": i}))
         accuracy = _accuracy(model, parameters, task)
         print(f"{path}  test accuracy {100 * accuracy:.2f} %  {time.monotonic() - began:.0f} s", flush=True)
+
+
+def _require_every_class(task):
+    counts = np.bincount(np.asarray(task.train_labels), minlength=task.num_classes)
+    checks.require(
+        bool(counts.min() > 0),
+        "config.data",
+        f"class {int(counts.argmin())} has no training image; add some, or raise train_size",
+    )
 
 
 def _recipe(config):

@@ -15,8 +15,8 @@ def names() -> dict[str, list[str]]:
         "method": sorted(methods.METHODS),
         "kernel": list(kernels.names()),
         "architecture": list(models.names()),
-        "dataset": [*data.KNOWN, "tfds:<name>", "<path>"],
-        "protocol": sorted(evaluation.PROTOCOLS),
+        "dataset": [*data.KNOWN, "text:sentiment", "text:domain", "tfds:<name>", "<path>"],
+        "protocol": sorted([*evaluation.PROTOCOLS, "flexibility"]),
         "config": configs(),
         "flagfile": flag_files(),
     }

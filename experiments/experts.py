@@ -30,6 +30,7 @@ def sampler(config: ml_collections.ConfigDict, model: nn.Module, dataset: data.D
     paths = sorted(os.path.join(folder, name) for name in os.listdir(folder) if name.endswith(".npz"))
     checks.require(bool(paths), "config.experts", f"path {folder} holds no experts; {make}")
     count = config.experts.count
+    checks.whole("config.experts", "count", count)
     checks.require(
         len(paths) >= count,
         "config.experts",

@@ -72,6 +72,8 @@ def _text(value):
     if isinstance(value, list):
         mean, std = value
         return f"{mean:.2f}" if std is None else f"{mean:.2f} ± {std:.2f}"
+    if value is None:
+        return ""
     return f"{value:.0f}" if isinstance(value, float) else str(value)
 
 

@@ -78,8 +78,14 @@ def below(unit: jax.Array, count: int | np.ndarray) -> jax.Array:
     return (unit * count).astype(jnp.int32)
 
 
-def parse(where: str, name: str, operations: dict[str, T]) -> list[T]:
-    """Those that an underscore string such as ``"crop_flip"`` names; none for ``"none"`` and the empty string."""
+def parse(where: str, name: str | None, operations: dict[str, T]) -> list[T]:
+    """Those that an underscore string such as ``"crop_flip"`` names; none for ``None``, ``"none"`` and ``""``."""
+    name = "none" if name is None else name
+    checks.require(
+        isinstance(name, str),
+        where,
+        f"the operations are {name!r}; expected a string of {', '.join(operations)} joined by _, or 'none'",
+    )
     words = name.split("_") if name.lower() not in ("", "none") else []
     for word in words:
         checks.one_of(where, f"an operation of {name!r}", word, operations)

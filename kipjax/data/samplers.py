@@ -258,11 +258,12 @@ def _members(where: str, labels: Any, num_classes: int, per: int) -> list[np.nda
     members = [np.flatnonzero(labels == c) for c in range(num_classes)]
     smallest = min(range(num_classes), key=lambda c: len(members[c]))
     have = len(members[smallest])
+    fewer = f"ask for at most {have} of each (batch {have * num_classes}) or sample uniformly"
     checks.require(
         have >= per,
         where,
         f"class {smallest} has {have} examples and a batch needs {per} of each of {num_classes} classes; "
-        f"ask for at most {have} of each (batch {have * num_classes}) or sample uniformly",
+        + (fewer if have else "add images of that class, or leave it out of the labels"),
     )
     return members
 

@@ -247,10 +247,17 @@ def test_a_loop_over_classes_is_the_vmap_over_classes(augment):
 
 
 @pytest.mark.parametrize("make", [diffaug.siamese, diffaug.independent, diffaug.plain])
-@pytest.mark.parametrize("name", ["none", "None", ""])
+@pytest.mark.parametrize("name", ["none", "None", "", None])
 def test_no_strategy_changes_nothing(make, name):
     x = _x(2)
     np.testing.assert_array_equal(make(name)(KEY, x), x)
+
+
+def test_a_strategy_is_a_string():
+    with pytest.raises(
+        checks.InputError, match=r"the operations are \['crop'\]; expected a string of .*crop.* joined by _"
+    ):
+        diffaug.siamese(["crop"])
 
 
 def test_plain_crop_shows_the_mean_of_the_batch_around_the_image():

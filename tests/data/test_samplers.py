@@ -102,7 +102,7 @@ def test_a_sampler_runs_under_scan():
         ),
         (
             lambda: samplers.class_balanced(X, Y, LABELS, batch_size=8, num_classes=4),
-            "class 3 has 0 examples and a batch needs 2 of each of 4 classes",
+            "class 3 has 0 examples and a batch needs 2 of each of 4 classes; add images of that class",
         ),
         (
             lambda: samplers.class_balanced(X[:5], Y, LABELS, batch_size=6, num_classes=3),

@@ -3,14 +3,19 @@
 import json
 import os
 import pathlib
+import sys
 import types
 
 import jax
+import numpy as np
 import pytest
 
 from experiments import benchmark as script
 from experiments import trainer
-from experiments.benchmarks import devices, harness
+from experiments.benchmarks import devices, harness, pytorch
+from kipjax import models
+from kipjax.core import losses, matching
+from kipjax.models import network
 from tests.experiments.shell import cli
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -23,12 +28,19 @@ def test_a_row_says_how_many_pairs_it_is_of_and_is_printed_as_a_table(monkeypatc
     assert (row.pairs, row.ratio, row.ours, row.other) == (3, 0.75, 2000.0, 2000.0)
     flags = types.SimpleNamespace(only=[], out=str(tmp_path / "rows.json"))
     monkeypatch.setattr(script, "FLAGS", flags)
-    monkeypatch.setattr(script, "ROWS", {"step": lambda: row})
+
+    def absent():
+        raise harness.Skipped("no such package")
+
+    monkeypatch.setattr(script, "ROWS", {"step": lambda: row, "theirs": absent})
+    monkeypatch.setattr(script.sys, "argv", ["benchmark.py", "--only=step,theirs"])
     script.main()
     printed = capsys.readouterr().out
     assert "| row | ours | other | unit | ours / other (range) | pairs | aim |" in printed
     assert "| a step | 2000 | 2000 | ms | 0.750 (0.500..1.000) | 3 | none |" in printed
     report = json.loads((tmp_path / "rows.json").read_text())
+    assert report["command"] == "python -m experiments.benchmark --only=step,theirs"
+    assert report["skipped"] == {"theirs": "no such package"}
     assert report["rows"][0]["pairs"] == 3 and report["machine"]["processor"] and report["machine"]["threads"] > 0
 
 
@@ -47,6 +59,41 @@ def test_more_accelerators_than_there_are_make_no_row(monkeypatch):
     monkeypatch.setattr(devices.sharding, "on_accelerator", lambda: True)
     with pytest.raises(harness.Skipped, match=r"it takes 1000 devices and there are \d+; see experiments.plan"):
         devices.scaling(1000)
+
+
+def test_without_pytorch_its_rows_are_skipped(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(harness.Skipped, match="PyTorch is not installed"):
+        pytorch.ROWS["dm_torch"]()
+
+
+@pytest.mark.parametrize("name", ["dc", "dm"])
+def test_pytorch_is_given_the_distances_of_the_methods(name):
+    """A class of its random images at its network, by ours at the same weights."""
+    pytest.importorskip("torch", reason="PyTorch is not installed")
+    theirs = pytorch.Steps(name, 4, 2, 6)
+    theirs.net = theirs.network()
+    layers = [layer for layer in theirs.net if hasattr(layer, "weight")]
+    params = {}
+    for i, (conv, norm) in enumerate(zip(layers[0:6:2], layers[1:6:2])):
+        w, b, scale, bias = (p.detach().numpy() for p in (conv.weight, conv.bias, norm.weight, norm.bias))
+        params[f"conv{i}"] = {"kernel": w.transpose(2, 3, 1, 0), "bias": b}
+        params[f"norm{i}"] = {"scale": scale, "bias": bias}
+    w, b = (p.detach().numpy() for p in layers[6].parameters())
+    w = w.reshape(10, 4, 4, 4).transpose(2, 3, 1, 0)  # PyTorch flattens channels first
+    params["head"] = {"kernel": w.reshape(64, 10), "bias": b}
+    model = models.get("dc_convnet", num_classes=10, width=4, depth=3)
+    real, made = (x.detach().numpy()[3].transpose(0, 2, 3, 1) for x in (theirs.real, theirs.images))
+
+    def loss(params, x):
+        return losses.cross_entropy(network.forward(model, {"params": params}, x)[0], np.full(len(x), 3))
+
+    if name == "dm":
+        h = [network.forward(model, {"params": params}, x)[1] for x in (made, real)]
+        expected = matching.feature_distance(*h)
+    else:
+        expected = matching.gradient_distance(*(jax.grad(loss)(params, x) for x in (made, real)))
+    np.testing.assert_allclose(theirs.distance(3).item(), expected, rtol=1e-4)
 
 
 @pytest.mark.slow

@@ -62,6 +62,26 @@ def test_other_training_is_not_mixed_in(config):
         buffers.train(changed(config, experts__learning_rate=0.5))
 
 
+def test_no_experts_at_all_are_refused(config):
+    with pytest.raises(checks.InputError, match=r"config.experts: count is 0; expected 1 or more"):
+        build.experiment(changed(config, experts__count=0))
+
+
+def test_a_class_without_images_has_no_experts(config, monkeypatch):
+    load = buffers.inputs.load
+
+    def without_nines(config):
+        found = load(config)
+        kept = found.y_train != 9
+        return found._replace(x_train=found.x_train[kept], y_train=found.y_train[kept])
+
+    monkeypatch.setattr(buffers.inputs, "load", without_nines)
+    with pytest.raises(
+        checks.InputError, match=r"config.data: class 9 has no training image; add some, or raise train_size"
+    ):
+        buffers.train(config)
+
+
 def test_a_config_without_experts_is_refused():
     with pytest.raises(checks.InputError, match="this experiment of dm has no experts"):
         buffers.train(dm_images.get_config("tiny"))

@@ -44,8 +44,8 @@ def test_list_shows_every_name():
     assert all(len(row) == 2 for row in rows)
     shown = {kind: {name for k, name in rows if k == kind} for kind, _ in rows}
     assert shown["method"] == set(methods.METHODS) and shown["kernel"] == set(kernels.names())
-    assert shown["architecture"] == set(models.names()) and shown["protocol"] == set(evaluation.PROTOCOLS)
-    assert shown["dataset"] > set(data.KNOWN)
+    assert shown["architecture"] == set(models.names()) and shown["protocol"] == {*evaluation.PROTOCOLS, "flexibility"}
+    assert shown["dataset"] > {*data.KNOWN, "text:sentiment", "text:domain"}
     assert "configs/kip/digits.py" in shown["config"] and "configs/mia/fashion_mnist.flags" in shown["flagfile"]
     assert all((ROOT / name).is_file() for name in shown["config"] | shown["flagfile"])
     whole = json.loads(cli("distill", "--list=json").stdout)
