@@ -277,6 +277,7 @@ def test_exemplars_lower_the_loss_of_the_network_that_trains_on_them():
     assert continual.mnemonics(adjust_steps=0).adjust is None
 
 
+@pytest.mark.slow
 def test_networks_see_a_phase_before_its_exemplars_and_old_ones_are_adjusted():
     """Order of arXiv:2002.10211, algorithm 1, and the share of a fixed total in it."""
     seen, lessons = [], []

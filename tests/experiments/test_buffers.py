@@ -63,7 +63,7 @@ def test_other_training_is_not_mixed_in(config):
 
 
 def test_no_experts_at_all_are_refused(config):
-    with pytest.raises(checks.InputError, match=r"config.experts: count is 0; expected 1 or more"):
+    with pytest.raises(checks.InputError, match=r"config.experts: count is 0; it must be a whole number, at least 1"):
         build.experiment(changed(config, experts__count=0))
 
 

@@ -73,7 +73,7 @@ def local(request, tmp_path):
     return point
 
 
-FAMILIES = ("kip", "label_solve", "coreset", "krr_exact", "dm", "dd")
+FAMILIES = ("kip", "label_solve", "coreset", "krr_exact", "dm")
 
 
 def one_of_each_family():
