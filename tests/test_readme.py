@@ -31,9 +31,10 @@ def test_the_python_examples_run_as_they_stand():
 
 
 def test_named_files_exist():
-    for path in re.findall(r"`((?:kipjax|configs|experiments|colab)/[\w/.]*)`", TEXT):
+    results = (ROOT / "RESULTS.md").read_text(encoding="utf-8")
+    for path in re.findall(r"`((?:kipjax|configs|experiments|colab|results|tests)/[\w/.]*)`", TEXT + results):
         assert (ROOT / path).exists(), path
-    pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", TEXT)
+    pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", TEXT + results)
     assert pictures and all((ROOT / path).read_bytes().startswith(b"\x89PNG") for path in pictures)
     for module in re.findall(r"python -m ([\w.]+)", TEXT):
         assert (ROOT / (module.replace(".", "/") + ".py")).exists(), module

@@ -4,6 +4,7 @@ import json
 import pathlib
 import re
 
+import numpy as np
 import pytest
 
 from experiments import gather, reproduction, tables
@@ -71,6 +72,41 @@ def test_every_mean_with_a_spread_is_in_the_stored_results(page):
     assert not listed - unknown, "listed here, and stored or no longer said"
     for (at, spread), command in PRINTED.items():
         assert at != page or command in text, f"{spread}: {command}"
+
+
+def means(tree):
+    """Every mean accuracy in a JSON tree, in percent."""
+    if isinstance(tree, dict):
+        values = [tree.get("mean"), *(v for k, v in tree.items() if k in ("teacher", "exact", "accuracy"))]
+        yield from (100 * value for value in values if isinstance(value, float))
+        for part in tree.values():
+            yield from means(part)
+    elif isinstance(tree, list):
+        for part in tree:
+            yield from means(part)
+
+
+def test_the_figures_of_the_methods_are_in_their_stored_results():
+    """The last column of README's table of methods, without the figures of the literature in brackets."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = text.partition("| method | paper")[2].partition("\n\n")[0].splitlines()[2:]
+    checked = 0
+    for line in table:
+        cells = [cell.strip() for cell in line.strip("|").split(" | ")]
+        names = re.findall(r"(\w+)\.py", cells[2])
+        paths = [path for name in names for path in (ROOT / "results").glob(f"{name}*/**/*.json")]
+        paths += [path for name in names for path in (ROOT / "results").glob(f"*{name}*.json")]
+        found = {f"{mean:.1f}" for path in paths for mean in means(gather.read(str(path)))}
+        if names == ["mnemonics"]:
+            text = (ROOT / "results/continual/digits_mnemonics/table.txt").read_text(encoding="utf-8")
+            found = {f"{float(mean):.1f}" for mean, _ in SPREAD.findall(text)}
+        runs = [run for run in FOUND.runs if run.config["method"]["name"] in names]
+        for group in gather.groups(runs):
+            found.add(f"{100 * np.mean([a for run in group for a in run.summary['results'][0]['accuracies']]):.1f}")
+        said = re.findall(r"\d+\.\d", re.sub(r"\(\d[\d.; ]*\)", "", cells[-1]))
+        assert set(said) <= found, (cells[0], set(said) - found)
+        checked += len(said)
+    assert checked > 20
 
 
 def test_a_config_that_was_run_does_not_say_that_it_was_not():

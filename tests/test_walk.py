@@ -63,7 +63,7 @@ def run(clone, *arguments):
 
 
 def test_from_a_clone_to_ones_own_pictures_distilled_and_scored(clone):
-    """In the README's order: from the command line, from Python, other formats, one's own data."""
+    """With the README's commands for one's own data, and what follows for any set: loading it, other formats."""
     rng = np.random.default_rng(0)
     for split, count in (("train", 40), ("test", 20)):
         for kind in CLASSES:
