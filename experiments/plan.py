@@ -9,8 +9,10 @@ overlap with nothing, and the operations are those of matrix products and factor
 for each entry. Where the devices do not divide the targets, each is counted with ``ceil(targets / devices)``, which is
 what XLA gives it: 60,000 are 938 on each of 64 and 59 on each of 1,024. Where targets come in blocks the program
 sums over the devices once a block, inside its loop: bytes and messages are those of one sum times the blocks, and with
-``--block=0`` those of one. Not counted are the rows that it also moves between devices where blocks do not divide the
-targets. Tests compare the counts with those of the program that XLA compiles for CPUs.
+``--block=0`` those of one. Not counted are the rows that it also moves between devices, in each block, where blocks do
+not divide the targets: none of 60,000 in blocks of 4,000, and in blocks of 4,096, on four devices against a support of
+100 with 784 features, 25 times the bytes of the sums. Tests compare the counts with those of the program that XLA
+compiles for CPUs.
 """
 
 import math
