@@ -2,6 +2,8 @@
 
 import os
 import pathlib
+import sys
+from typing import Any
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=4")
@@ -16,6 +18,15 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 # The same examples in every run; `pytest --hypothesis-profile=default` looks for others.
 hypothesis.settings.register_profile("kipjax", derandomize=True)
 hypothesis.settings.load_profile("kipjax")
+
+# Where the process itself writes, for what ends it; pytest lends its capture everybody else's while tests run.
+stderr: Any = sys.stderr
+
+
+def pytest_configure():
+    global stderr
+    stderr = os.dup(2)
+
 
 # Every program compiled for the CPU holds some memory maps until it is forgotten, and Linux gives a process 65,530.
 MAPS = pathlib.Path("/proc/self/maps")

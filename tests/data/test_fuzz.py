@@ -1,9 +1,10 @@
 """Files that somebody else made, or a disk spoiled: thousands of mutations end in a clear error or in sound data.
 
-Hypothesis makes other ones in each run, and shrinks and repeats the one that failed.
+They are the same ones in every run; ``pytest --hypothesis-profile=default`` looks for others.
 """
 
 import contextlib
+import faulthandler
 import gzip
 import importlib
 import io
@@ -11,6 +12,8 @@ import json
 import pathlib
 import resource
 import signal
+import subprocess
+import sys
 import warnings
 import zipfile
 import zlib
@@ -27,7 +30,9 @@ from kipjax import checks, data
 from kipjax.data import text
 from kipjax.io import artifact, log, trajectory
 from kipjax.types import Distilled, Preprocess
+from tests import conftest
 
+ROOT = pathlib.Path(__file__).parents[2]
 FEW, MANY = 150, 3000
 
 # --- what is done to files -------------------------------------------------------------------------------------------
@@ -123,21 +128,30 @@ def nested(draw, around):
     return around(inside)
 
 
+class Hang(BaseException):
+    """No ``Exception``, which a reader could take for a file that cannot be read."""
+
+
 @contextlib.contextmanager
 def limits(memory=2**29, seconds=20):
-    """In here no more than so much memory is to be had beyond what is taken, and a hang is an error."""
+    """In here no more than so much memory is to be had beyond what is taken, and a hang is no error of the file.
+
+    One in C, which does not let Python handle the signal, ends the process with a traceback.
+    """
 
     def late(*_):
-        raise TimeoutError(f"not done in {seconds} s")
+        raise Hang(f"not done in {seconds} s")
 
     taken = int(pathlib.Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     before = signal.signal(signal.SIGALRM, late)
     resource.setrlimit(resource.RLIMIT_AS, (taken + memory, hard))
     signal.alarm(seconds)
+    faulthandler.dump_traceback_later(2 * seconds, exit=True, file=conftest.stderr)
     try:
         yield
     finally:
+        faulthandler.cancel_dump_traceback_later()
         signal.alarm(0)
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
         signal.signal(signal.SIGALRM, before)
@@ -198,6 +212,15 @@ def cifar(folder, name="data_batch_2.bin"):
         return Target(folder / name, record, lambda: data.load(str(folder)), mutated(record), 0.1)
     names = b" ".join(b"name%d" % i for i in range(10))
     return Target(folder / name, names, lambda: data.load(str(folder)), mutated(names), 0.1)
+
+
+def cifar100(folder):
+    """Two label bytes to a record, of which only the second counts."""
+    record = bytes([3, 7]) + bytes(3072)
+    for name in ("train.bin", "test.bin"):
+        (folder / name).write_bytes(record)
+    spoilt = st.one_of(mutated(record), mutated(record, most=2))
+    return Target(folder / "train.bin", record, lambda: data.load(str(folder)), spoilt, 0.1)
 
 
 def npz(folder, spoil):
@@ -286,6 +309,7 @@ TARGETS = {
     },
     "cifar": (cifar,),
     "cifar, class names": (cifar, "batches.meta.txt"),
+    "cifar100": (cifar100,),
     **{
         f"{make.__name__}, {spoil.__name__}": (make, spoil)
         for make in (npz, an_artifact, a_trajectory)
@@ -312,6 +336,9 @@ def fuzz(name, folder, monkeypatch, examples):
     try_spoilt(make(inside, *options), folder, examples)
 
 
+ASKED_FOR = "memory was asked for before the sizes were checked"
+
+
 def try_spoilt(target, folder, examples):
     """What is refused is refused in a line or two; nothing is written, in the folder or out of it."""
     target.path.write_bytes(target.content)
@@ -328,7 +355,7 @@ def try_spoilt(target, folder, examples):
         except checks.InputError as error:
             outcomes.append(True)
             assert str(error) and str(error).count("\n") <= 1
-            assert not isinstance(error.__cause__, MemoryError), "memory was asked for before the sizes were checked"
+            assert not isinstance(error.__cause__, MemoryError), ASKED_FOR
 
     each()
     target.path.write_bytes(target.content)
@@ -387,9 +414,37 @@ def test_a_small_image_that_declares_many_pixels_takes_no_memory(side, tmp_path)
 def test_limits_are_felt():
     with pytest.raises(MemoryError), limits(memory=2**26):
         np.ones(2**28, np.uint8)
-    with pytest.raises(TimeoutError), limits(seconds=1):
+    with pytest.raises(Hang), limits(seconds=1):
         while True:
             pass
+
+
+def test_a_hang_does_not_count_as_a_refusal(tmp_path, monkeypatch):
+    """Readers turn an ``OSError`` into an ``InputError``, and a ``TimeoutError`` is one."""
+
+    def hang(*_):
+        while True:
+            pass
+
+    target = idx(tmp_path, "train-images-idx3-ubyte")
+    monkeypatch.setattr(data.files, "open", hang, raising=False)
+    with pytest.raises(Hang), limits(seconds=1):
+        target.load()
+
+
+HANG = """
+import collections, itertools
+from tests.data.test_fuzz import limits
+with limits(seconds=1):
+    pass
+with limits(seconds=1):
+    collections.deque(itertools.repeat(0), maxlen=0)
+"""
+
+
+def test_a_hang_in_c_ends_the_process_and_says_where():
+    done = subprocess.run([sys.executable, "-c", HANG], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and "Timeout" in done.stderr and 'File "<string>", line 7' in done.stderr
 
 
 @pytest.mark.parametrize("kind", ["data", "artifact"])
@@ -420,5 +475,6 @@ def test_npz_that_declares_more_than_there_is_takes_no_memory(shape, tmp_path):
             file = io.BytesIO()
             np.save(file, array)
             archive.writestr(f"{name}.npy", header.getvalue() if name == "x_train" else file.getvalue())
-    with pytest.raises(checks.InputError):
+    with limits(), pytest.raises(checks.InputError, match=r"x_train.npy declares float64 of shape") as caught:
         data.load(str(path))
+    assert not isinstance(caught.value.__cause__, MemoryError), ASKED_FOR

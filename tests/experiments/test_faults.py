@@ -153,10 +153,35 @@ def test_a_folder_that_cannot_be_written_is_said_at_once(kind, disk):
         trainer.run(tiny(steps=5), str(folder / "run"))
     mount("remount,ro")
     flags = ["--config.steps=10", "--resume"] if kind == "resumed" else []
-    done = cli(*FIELDS, *flags, f"--workdir={folder / 'run'}")
+    assert "ead-only" in refusal(folder / "run", *flags)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    os.geteuid() == 0, reason="root may write to any folder; a file system is mounted read-only instead"
+)
+@pytest.mark.parametrize("kind", ["new", "resumed"])
+def test_a_folder_without_the_right_to_write_is_said_at_once(kind, tmp_path):
+    if kind == "resumed":
+        trainer.run(tiny(steps=5), str(tmp_path / "run"))
+    folders = [tmp_path, *(path for path in tmp_path.rglob("*") if path.is_dir())]
+    for folder in folders:
+        folder.chmod(0o555)
+    flags = ["--config.steps=10", "--resume"] if kind == "resumed" else []
+    try:
+        assert "permission denied" in refusal(tmp_path / "run", *flags).lower()
+    finally:
+        for folder in folders:
+            folder.chmod(0o755)
+
+
+def refusal(workdir, *flags):
+    """What a run says that cannot write there, in two lines at most."""
+    done = cli(*FIELDS, *flags, f"--workdir={workdir}")
     error = done.stderr.decode()
     assert done.returncode in (2, 4) and "Traceback" not in error and len(error.strip().splitlines()) <= 2
-    assert "ead-only" in error and "choose a" in error
+    assert "choose a" in error
+    return error
 
 
 # --- names, zones and clocks -----------------------------------------------------------------------------------------

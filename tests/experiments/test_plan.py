@@ -1,5 +1,6 @@
 """The plan counts what the compiler counts, and its times follow from the figures of the device."""
 
+import math
 import pathlib
 import re
 
@@ -23,10 +24,29 @@ def shapes(shape, n, k):
     return [jax.ShapeDtypeStruct(s, "float32") for s in ((n, *shape), (n, k))]
 
 
-def lowered(method, shape, targets, support, k):
+def lowered(method, shape, targets, support, k, over=None):
     key = jax.eval_shape(lambda: jax.random.key(0))
     state = jax.eval_shape(method.init, key, Distilled(*shapes(shape, support, k)))
-    return jax.jit(method.step).lower(key, state, Batch(*shapes(shape, targets, k)))
+    step = jax.jit(lambda key, state, batch: method.step(key, state, sharding.divide(batch, over)))
+    return step.lower(key, state, Batch(*shapes(shape, targets, k)))
+
+
+def all_reduces(text):
+    """``(sums over devices, bytes of them)`` of a compiled program, those in a loop as often as it is gone through."""
+    times, lines, body = {}, [], None
+    for line in text.splitlines():
+        if heading := re.match(r"(?:ENTRY )?%(\S+) \(", line):
+            body = heading[1]
+        elif found := re.search(r"= (.*) all-reduce\(", line):
+            lines.append((body, found[1]))
+        elif " while(" in line:
+            times[re.search(r"body=%([^\s,]+)", line)[1]] = int(re.search(r'known_trip_count":{"n":"(\d+)"', line)[1])
+    sizes = [
+        sum(4 * math.prod(map(int, filter(None, found.split(",")))) for found in re.findall(r"f32\[([\d,]*)\]", types))
+        for _, types in lines
+    ]
+    repeats = [times.get(body, 1) for body, _ in lines]
+    return sum(repeats), sum(n * size for n, size in zip(repeats, sizes))
 
 
 SMALL = {"targets": 512, "support": 64, "features": 256, "classes": 10}
@@ -104,6 +124,29 @@ def test_bytes_exchanged_are_those_of_the_reduce_scatter_that_the_compiler_plans
     work = plan.kip(targets=b, support=20, features=d, classes=10, block=0)
     part = plan.placed(work, "divided", dataset=n, features=d, classes=10).exchanged / 4
     assert 4 * int(found[1]) * int(found[2]) == part
+
+
+@pytest.mark.skipif(jax.device_count() < 4, reason="needs four devices; tests force four CPU devices")
+@pytest.mark.parametrize("block", [0, 128, 120], ids=["all", "blocks", "blocks and a rest"])
+@pytest.mark.parametrize("name", ["kip", "label_solve"])
+def test_bytes_and_sums_over_devices_are_those_that_the_compiler_plans(name, block):
+    if name == "kip":
+        method, bytes_each = kip.make(infinite.fc(1), block_size=block), 4
+    else:
+        method, bytes_each = label_solve.make(infinite.fc(1), dtype=None, block_size=block or 512), 8
+    program = lowered(method, (256,), 512, 64, 10, sharding.mesh(4)).compile()
+    sums, found = all_reduces(program.as_text())
+    work = plan.PLANS[name](**SMALL, block=block)
+    # The program is in float32; it also sums the loss, and for the gradient a number of each support image.
+    assert found == pytest.approx(work.reduced * 4 / bytes_each, rel=0.01)
+    assert sums == pytest.approx(work.sums, abs=1)  # of a rest, loss and gradient are one sum
+
+
+def test_a_sum_in_every_block_takes_its_messages_and_bytes():
+    sizes = {"targets": 60_000, "support": 100, "features": 784, "classes": 10}
+    whole, blocks = (plan.spent(plan.kip(**sizes, block=block), DEVICE, 8) for block in (0, 4096))
+    assert blocks.sent == pytest.approx(15 * whole.sent)
+    assert blocks.communicate - blocks.sent / 1e10 == pytest.approx(15 * 2 * 2 * 3 * 1e-5)
 
 
 def test_the_table_has_a_line_for_each_number_of_devices():

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import zlib
 from typing import NamedTuple
@@ -166,6 +167,25 @@ def test_the_state_may_be_donated_or_changed_right_after_save(tmp_path):
         state["jax"] = double(state["jax"]).block_until_ready()
         got = checkpointer.restore(state).state
     assert all(np.array_equal(got[name], expected[name]) for name in expected)
+
+
+def test_save_returns_before_the_step_is_on_the_disk(tmp_path, monkeypatch):
+    """The writer is held up where it gives the finished step its name."""
+    reached, release, rename = threading.Event(), threading.Event(), os.rename
+
+    def held_up(*paths, **options):
+        reached.set()
+        release.wait(10)
+        rename(*paths, **options)
+
+    monkeypatch.setattr(os, "rename", held_up)
+    with checkpoint.open(tmp_path, background=True) as checkpointer:
+        checkpointer.save(1, make_state())
+        assert reached.wait(10) and not (tmp_path / "1").exists()
+        release.set()
+        checkpointer.wait()
+        assert (tmp_path / "1").is_dir()
+    assert same(restore(tmp_path, make_state(1)).state, make_state())
 
 
 def test_what_is_handed_to_the_writer_shares_no_memory_with_the_state():
