@@ -123,8 +123,8 @@ def sum_over_blocks(fn: Callable[..., PyTree], rows: tuple[jax.Array, ...], size
         return fn(*rows)
 
     # Rows of every device in every block, so that none of a batch that is divided over devices has to travel, where
-    # blocks divide the rows. They are picked inside the checkpoint: picked outside, all blocks would be kept for the derivative. The barrier keeps XLA
-    # from taking the rows that fill whole blocks out of the loop, as a copy of them.
+    # blocks divide the rows. They are picked inside the checkpoint: picked outside, all blocks would be kept for the
+    # derivative. The barrier keeps XLA from taking the rows that fill whole blocks out of the loop, as a copy of them.
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def block(i):
         everything, i = lax.optimization_barrier((rows, i))
