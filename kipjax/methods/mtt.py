@@ -279,7 +279,8 @@ def _template(model, x):
 def _batches(key, m, size, steps):
     """``rows(n) -> (indices, weights)`` of step ``n``: parts of a random order, then of a new one when it is used up.
 
-    Where ``size`` does not divide ``m``, the first part of each order is the smaller one, filled up with weight zero.
+    Where ``size`` does not divide ``m``, the first part of each order is the smaller one, filled up with weight zero;
+    batch norm sees what fills it all the same.
     """
     if not size or size >= m:
         everything = jnp.arange(m), jnp.ones(m)

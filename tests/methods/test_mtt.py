@@ -44,6 +44,20 @@ def test_outer_loss_against_numpys_student_and_at_its_ends():
     np.testing.assert_allclose(jax.grad(loss)(0.1), (loss(0.1 + 1e-6) - loss(0.1 - 1e-6)) / 2e-6, rtol=1e-7)
 
 
+def test_memory_does_not_grow_with_what_a_step_of_the_student_works_with():
+    """Its steps are computed again for the derivative; what is kept of each is its few parameters."""
+    data = jnp.ones((4, 50_000))
+
+    def loss(theta, n):
+        return jnp.mean(jnp.tanh(jnp.tanh(theta @ data) * n) ** 2)
+
+    def memory(steps):
+        outer = jax.grad(lambda lr, start: mtt.outer_loss(loss, start, start + 1.0, lr, steps=steps))
+        return jax.jit(outer).lower(0.1, jnp.ones(4)).compile().memory_analysis().temp_size_in_bytes
+
+    assert memory(40) - memory(4) < 0.1 * 36 * data[0].nbytes
+
+
 def parts(dtype=np.float32, epochs=4, model=None):
     """A set, and a trajectory of small random steps."""
     rng = np.random.default_rng(0)
