@@ -191,7 +191,9 @@ def _ours(group):
     summary = group[0].summary
     by = summary.get("protocol", "")
     seconds = [run.summary["seconds"] for run in group if run.summary["seconds"] is not None]
-    lasted = f"{min(seconds):.0f}{f' to {max(seconds):.0f}' if len(seconds) > 1 else ''} s" if seconds else "time not known"
+    lasted = (
+        f"{min(seconds):.0f}{f' to {max(seconds):.0f}' if len(seconds) > 1 else ''} s" if seconds else "time not known"
+    )
     time = f"{summary['device']}, {lasted}"
     return [tables.spread(values), str(len(values)), by, time, ", ".join(run.name for run in group)]
 

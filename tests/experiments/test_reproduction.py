@@ -63,7 +63,9 @@ def test_runs_without_a_row_and_figures_without_a_run_are_listed():
 def test_a_row_that_is_not_run_says_what_it_needs():
     rows = [next(row for row in ROWS if row.dataset == name) for name in ("mnist", "fashion_mnist")]
     text = reproduction.report(rows, [])
-    assert text.count("| not run |  | the data, and time |") == text.count("| not run |  | time, on data at hand |") == 1
+    assert (
+        text.count("| not run |  | the data, and time |") == text.count("| not run |  | time, on data at hand |") == 1
+    )
 
 
 def find(method, dataset, ipc):
