@@ -69,8 +69,10 @@ def run(main: Callable[[], None], define: Callable[[], None] = lambda: None) -> 
     except checks.NumericalError as error:
         _exit(EXIT_DIVERGED, str(error))
     except interruption.Interrupted as error:
+        if not error.together:
+            _exit(EXIT_INTERRUPTED, str(error))
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(EXIT_INTERRUPTED)  # as all processes do
+        sys.exit(EXIT_INTERRUPTED)
     except processes.PeerLost as error:
         _exit(EXIT_PEER_LOST, str(error))
     except BrokenPipeError:  # whoever read the output, such as head, has enough
