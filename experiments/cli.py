@@ -47,8 +47,8 @@ def run(main: Callable[[], None], define: Callable[[], None] = lambda: None) -> 
 
     Exit status: 0 when ``main`` returned; 2 for a wrong flag, argument or missing input; 3 for a computation that left
     the finite numbers; 4 for a full disk, a folder without permission and the like; 5 when another process of the
-    program is gone; 75 when told to stop by SIGTERM, after a checkpoint; 130 when interrupted. Anything else is a
-    defect of the program and keeps its traceback.
+    program is gone; 75 when told to stop by SIGTERM, after a checkpoint where there is a state to save; 130 when
+    interrupted. Anything else is a defect of the program and keeps its traceback.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -69,8 +69,10 @@ def run(main: Callable[[], None], define: Callable[[], None] = lambda: None) -> 
     except checks.NumericalError as error:
         _exit(EXIT_DIVERGED, str(error))
     except interruption.Interrupted as error:
+        if not error.together:
+            _exit(EXIT_INTERRUPTED, str(error))
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(EXIT_INTERRUPTED)  # as all processes do
+        sys.exit(EXIT_INTERRUPTED)
     except processes.PeerLost as error:
         _exit(EXIT_PEER_LOST, str(error))
     except BrokenPipeError:  # whoever read the output, such as head, has enough

@@ -16,6 +16,7 @@ from kipjax.types import Batch, Distilled, Preprocess, Sampler
 __all__ = [
     "augmentation",
     "foreign",
+    "foreign_data",
     "load",
     "part",
     "prepare",
@@ -70,9 +71,14 @@ def tested_on(parts: Task, size: int) -> Task:
     return parts._replace(x_test=parts.x_test[:size], test_labels=parts.test_labels[:size]) if size else parts
 
 
+def foreign_data(config: ml_collections.ConfigDict, name: str, data_dir: str) -> data.Dataset:
+    """Another data set, from its own folder or from that of ``config.data``."""
+    return data.load(name, data_dir=data_dir or config.data.data_dir or None)
+
+
 def foreign(config: ml_collections.ConfigDict, name: str, data_dir: str, shape: tuple[int, ...]):
     """Training images of another data set, preprocessed as ``config`` says and brought to ``shape``, and labels."""
-    dataset = data.load(name, data_dir=data_dir or config.data.data_dir or None)
+    dataset = foreign_data(config, name, data_dir)
     x = np.asarray(data.preprocess.apply(prepare(config, dataset), dataset.x_train))
     checks.require(
         x.ndim == 4 and len(shape) == 3, "config", f"{name} has examples of shape {x.shape[1:]}; images are needed"

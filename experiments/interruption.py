@@ -1,9 +1,10 @@
 """What ends a run before its last step: a signal, a number that is not finite."""
 
+import contextlib
 import signal
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 import jax
 import numpy as np
@@ -49,19 +50,28 @@ def likely_cause(options: Collection[str], *, updated: bool) -> str:
     return " or ".join(rate if updated and rate else causes + rate)
 
 
-class Interrupted(Exception):
-    """The process was told to stop (SIGTERM), and did so after a checkpoint at ``step``."""
+class Interrupted(BaseException):
+    """The process was told to stop (SIGTERM); no ``Exception``, as it comes in the middle of calls that handle theirs.
 
-    def __init__(self, step: int):
-        super().__init__(f"told to stop; saved at step {step}, go on with --resume")
-        self.step = step
+    ``step`` is that of the checkpoint before it, or ``None`` before the first step of this process; ``together`` says
+    that all processes of the program stop with it.
+    """
+
+    def __init__(self, step: int | None, *, together: bool = False):
+        where = "before the first step" if step is None else f"saved at step {step}"
+        super().__init__(f"told to stop; {where}, go on with --resume")
+        self.step, self.together = step, together
 
 
 class Watch:
-    """Notes SIGTERM, which the machines of a cloud get before they are taken away, instead of dying of it."""
+    """Hears SIGTERM, which the machines of a cloud get before they are taken away, and raises ``Interrupted``.
+
+    It does so at once, but in ``deferred``, where there is a state to save first.
+    """
 
     def __init__(self):
-        self._seen = False
+        self.saved: int | None = None
+        self._seen = self._deferred = False
         self._before = None
         self._began = self._warned = None
 
@@ -76,6 +86,24 @@ class Watch:
 
     def _note(self, *_: object) -> None:
         self._seen = True
+        if not self._deferred:
+            self.require_untold()
+
+    @contextlib.contextmanager
+    def deferred(self) -> Iterator[None]:
+        """In here a signal is noted, for ``told``; one that came too late for that is raised at the end."""
+        self._deferred = True
+        try:
+            self.require_untold()
+            yield
+        finally:
+            self._deferred = False
+        self.require_untold()
+
+    def require_untold(self) -> None:
+        """Raises ``Interrupted`` where this process was told to stop."""
+        if self._seen:
+            raise Interrupted(self.saved)
 
     def after(self, steps: int, log_every: int) -> None:
         """To be called after each stretch of steps; says once if stretches are too long to be told to stop between.
@@ -89,12 +117,10 @@ class Watch:
         seconds = now - began
         if seconds > NOTICE / 2:
             self._warned = True
-            divisors = (n for n in range(log_every, 0, -1) if log_every % n == 0)
-            fitting = next((n for n in divisors if n * seconds <= log_every * NOTICE / 2), 1)
             if processes.is_first():
                 print(
                     f"{log_every} steps take {seconds:.3g} s, and SIGTERM is heard between them alone; where machines "
-                    f"are taken away {NOTICE:g} s after it, resume with --config.log_every={fitting}",
+                    f"are taken away {NOTICE:g} s after it, {_remedy(seconds, log_every)}",
                     flush=True,
                 )
 
@@ -106,3 +132,16 @@ class Watch:
 
         with processes.peers():
             return bool(np.any(multihost_utils.process_allgather(np.array(self._seen))))
+
+
+def _remedy(seconds, log_every):
+    """What shortens a stretch of that many seconds to half of ``NOTICE``, or what is lost where nothing does."""
+    divisors = (n for n in range(log_every, 0, -1) if log_every % n == 0)
+    fitting = next((n for n in divisors if n * seconds <= log_every * NOTICE / 2), None)
+    if fitting:
+        return f"resume with --config.log_every={fitting}"
+    also = " and --config.log_every=1" if log_every > 1 else ""
+    return (
+        "one step is too long to end in time, so at most the steps since the last checkpoint are lost; resume with a "
+        f"lower --config.checkpoint_every{also}"
+    )

@@ -1,10 +1,13 @@
 """The folder of one run: made, recognised and refused before any work is done."""
 
 import contextlib
+import errno
+import fcntl
 import glob
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from typing import Any
 
 import ml_collections
@@ -13,7 +16,7 @@ from kipjax import checks
 from kipjax.core import krr
 from kipjax.io import log
 
-__all__ = ["MAY_CHANGE", "check_schedule", "claim", "common", "prepare", "require_identical"]
+__all__ = ["MAY_CHANGE", "check_schedule", "claim", "common", "owned", "prepare", "require_identical"]
 
 MAY_CHANGE = ("steps", "log_every", "eval_every", "evaluation", "checkpoint_every", "checkpoints_kept", "devices")
 MAY_CHANGE += ("data_on",)
@@ -22,8 +25,8 @@ MAY_CHANGE += ("data_on",)
 ``steps`` does where the learning rate falls over all of them, and may not change then.
 """
 
-FOLDERS = ("config.data.data_dir", "config.init.base_dir", "config.pretrain.data_dir", "config.experts.path")
-"""Fields in which the processes of a run may differ: what they read there is compared instead."""
+FOLDERS = ("data.data_dir", "init.base_dir", "pretrain.data_dir", "experts.path")
+"""Fields in which the processes of a run, and its parts, may differ: what they read there is compared instead."""
 
 FILES = ("config.json", "metrics.jsonl", "summary.json", "distilled.npz", "distilled.png")
 FILES += ("labels.png", "sentences.txt")
@@ -49,8 +52,42 @@ def check_schedule(config: ml_collections.ConfigDict) -> None:
         )
 
 
+@contextlib.contextmanager
+def owned(workdir: str) -> Iterator[None]:
+    """Makes the folder, in which no other run can write meanwhile; a process that dies gives it back.
+
+    Raises:
+      InputError: another run is writing there, or the folder cannot be made.
+    """
+    try:
+        os.makedirs(workdir, exist_ok=True)
+        folder = os.open(workdir, os.O_RDONLY)
+    except OSError as error:
+        why = "it is a file" if os.path.isfile(workdir) else error.strerror
+        reason = f"{workdir} cannot be made ({why}); choose a folder that you may write to"
+        raise checks.InputError(f"--workdir: {reason}") from error
+    try:
+        checks.require(
+            _locked(folder),
+            "--workdir",
+            f"a run is writing in {workdir}; wait for its end, or stop it, or choose another folder",
+        )
+        yield
+    finally:
+        os.close(folder)
+
+
+def _locked(folder):
+    """Whether this process has the folder to itself, or the file system cannot tell."""
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno != errno.EWOULDBLOCK
+    return True
+
+
 def prepare(workdir: str, config: ml_collections.ConfigDict, *, resume: bool, overwrite: bool = False) -> None:
-    """Makes the folder, or checks that it holds the run that is to be resumed.
+    """Checks that the folder, which is there, holds no run, or the one that is to be resumed.
 
     Args:
       workdir: the folder.
@@ -59,16 +96,9 @@ def prepare(workdir: str, config: ml_collections.ConfigDict, *, resume: bool, ov
       overwrite: the folder may hold a run, which ``claim`` will delete.
 
     Raises:
-      InputError: the folder holds a run and neither flag is set, or holds a run of another config, or cannot be made.
+      InputError: the folder holds a run and neither flag is set, or holds a run of another config.
     """
     path = os.path.join(workdir, "config.json")
-    checks.require(not (resume and overwrite), "--overwrite", "cannot be combined with --resume; choose one")
-    try:
-        os.makedirs(workdir, exist_ok=True)
-    except OSError as error:
-        why = "it is a file" if os.path.isfile(workdir) else error.strerror
-        reason = f"{workdir} cannot be made ({why}); choose a folder that you may write to"
-        raise checks.InputError(f"--workdir: {reason}") from error
     checks.require(
         not os.path.exists(os.path.join(workdir, "checkpoints")) or os.path.exists(path) or overwrite,
         "--workdir",
@@ -103,7 +133,7 @@ def claim(workdir: str, config: ml_collections.ConfigDict, *, overwrite: bool = 
 
 def common(config: ml_collections.ConfigDict) -> dict[str, Any]:
     """What the processes of one run must have in common, by the name of the field; folders may be others on each."""
-    return {name: value for name, value in _fields(log.to_jsonable(config), "config.") if name not in FOLDERS}
+    return {f"config.{name}": value for name, value in _fields(log.to_jsonable(config)) if name not in FOLDERS}
 
 
 def require_identical(workdir: str, config: ml_collections.ConfigDict) -> None:
@@ -138,11 +168,11 @@ def _read(path):
     return found
 
 
-def _require_same(path, before, wanted, may_change=MAY_CHANGE):
+def _require_same(path, before, wanted, may_change=(*MAY_CHANGE, *FOLDERS)):
     differing = [
         f"{name} was {old!r} and is {new!r}"
         for name, old, new in _differences(before, wanted)
-        if name.split(".")[0] not in may_change
+        if name not in may_change and name.split(".")[0] not in may_change
     ]
     checks.require(
         not differing,
@@ -151,7 +181,7 @@ def _require_same(path, before, wanted, may_change=MAY_CHANGE):
     )
 
 
-def _fields(values, prefix):
+def _fields(values, prefix=""):
     for name, value in values.items():
         if isinstance(value, dict) and value:
             yield from _fields(value, f"{prefix}{name}.")

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import build, interruption, report, run_folder
+from experiments import build, inputs, interruption, report, run_folder
 from kipjax import checks, data, kernels
 from kipjax.core import loop, processes, sharding
 from kipjax.io import artifact, checkpoint, log
@@ -22,6 +22,7 @@ from kipjax.io import artifact, checkpoint, log
 __all__ = ["compiled", "run", "train"]
 
 _LONG = 10**9
+_TRAINING = "training data"
 
 
 class _Clock:
@@ -44,37 +45,55 @@ def run(config, workdir: str, *, resume: bool = False, overwrite: bool = False, 
       resume: go on from the last checkpoint.
       overwrite: delete the run that is in the folder.
       on_divergence: ``"stop"``, or ``"rollback"``: once, go back to the last checkpoint with half the learning rate.
+
+    Raises:
+      Diverged: a metric is not finite.
+      Interrupted: the process was told to stop, be it before the first step or while the set is scored.
+      PeerLost: another process is gone.
     """
     checks.one_of("experiments.distill", "on_divergence", on_divergence, ("stop", "rollback"))
+    checks.require(not (resume and overwrite), "--overwrite", "cannot be combined with --resume; choose one")
     run_folder.check_schedule(config)
     if on_divergence == "rollback":
         build.require_rate(config)
     first = processes.is_first()
     flags = {"--resume": resume, "--overwrite": overwrite, "--on_divergence": on_divergence}
-    processes.agree("experiments.distill", flags | run_folder.common(config) | _versions())
-    if first:
-        run_folder.prepare(workdir, config, resume=resume, overwrite=overwrite)
-    clock = _Clock()
+    with interruption.Watch() as watch:
+        processes.agree("experiments.distill", flags | run_folder.common(config) | _versions())
+        with run_folder.owned(workdir) if first else contextlib.nullcontext():
+            if first:
+                run_folder.prepare(workdir, config, resume=resume, overwrite=overwrite)
+            clock = _Clock()
+            experiment = _agreed(config)
+            if first:
+                run_folder.claim(workdir, config, overwrite=overwrite)
+                _announce(config, experiment)
+            processes.barrier("the run folder is there")
+            options = {"clock": clock, "watch": watch}
+            try:
+                states, steps = train(config, experiment, workdir, resume=resume, **options)
+            except interruption.Diverged as error:
+                if on_divergence == "stop" or error.rolled_back:
+                    raise
+                if first:
+                    print(f"{error}; going back to it once, with half the learning rate", flush=True)
+                states, steps = train(config, experiment, workdir, resume=True, rolled_back=True, **options)
+            if first:
+                made = [report.artifact(config, experiment, *pair, steps) for pair in zip(states, build.seeds(config))]
+                report.write(workdir, made, experiment, config, seconds=clock.seconds())
+            processes.barrier("the results are written")
+
+
+def _agreed(config):
+    """The experiment, once each process has found that it can be run and that all have the same."""
     experiment = build.experiment(config)
     report.check(config, experiment)
     build.rehearse(config, experiment)
-    processes.agree("experiments.distill", _read(config, experiment))
-    if first:
-        run_folder.claim(workdir, config, overwrite=overwrite)
-        _announce(config, experiment)
-    processes.barrier("the run folder is there")
-    try:
-        states, steps = train(config, experiment, workdir, resume=resume, clock=clock)
-    except interruption.Diverged as error:
-        if on_divergence == "stop" or error.rolled_back:
-            raise
-        if first:
-            print(f"{error}; going back to it once, with half the learning rate", flush=True)
-        states, steps = train(config, experiment, workdir, resume=True, rolled_back=True, clock=clock)
-    if first:
-        made = [report.artifact(config, experiment, *pair, steps) for pair in zip(states, build.seeds(config))]
-        report.write(workdir, made, experiment, config, seconds=clock.seconds())
-    processes.barrier("the results are written")
+    if jax.process_count() > 1:
+        made = {"preprocessing": experiment.preprocess, "starting set": [tuple(start) for start in experiment.starts]}
+        found = _read(config, experiment) | {name: checkpoint.checksum(tree) for name, tree in made.items()}
+        processes.agree("experiments.distill", {f"{name} (checksum)": value for name, value in found.items()})
+    return experiment
 
 
 def _versions():
@@ -83,18 +102,22 @@ def _versions():
 
 
 def _read(config, experiment):
-    """Checksums of all that a process read or made of it: the processes may see other files under the same names."""
-    if jax.process_count() == 1:
-        return {}
-    dataset = experiment.dataset
+    """Checksums of all that was read from folders, where other files may lie under the same names.
+
+    What is computed from them, such as networks trained before the run, differs by rounding from machine to machine.
+    """
+    dataset, init, pretrain = experiment.dataset, config.init, config.pretrain
     found = {
-        "training data (checksum)": report.fingerprint(dataset),
-        "test data (checksum)": artifact.fingerprint(dataset.x_test, dataset.y_test),
-        "preprocessing (checksum)": checkpoint.checksum(experiment.preprocess),
-        "starting set (checksum)": checkpoint.checksum([tuple(start) for start in experiment.starts]),
+        _TRAINING: report.fingerprint(dataset),
+        "test data": artifact.fingerprint(dataset.x_test, dataset.y_test),
     }
+    if init.base:
+        found["images to start from"] = report.fingerprint(inputs.foreign_data(config, init.base, init.base_dir))
+    if pretrain.name:
+        of_networks = inputs.foreign_data(config, pretrain.name, pretrain.data_dir)
+        found["data that networks are pretrained on"] = report.fingerprint(of_networks)
     if config.batch.kind == "experts":
-        found["experts (checksum)"] = checkpoint.checksum(sharding.on_this_process(experiment.sample))
+        found["experts"] = checkpoint.checksum(sharding.on_this_process(experiment.sample))
     return found
 
 
@@ -138,12 +161,13 @@ def train(
     chunk=None,
     rolled_back: bool = False,
     clock=None,
+    watch=None,
 ):
     """Steps from the start, or from the last checkpoint, to ``config.steps``.
 
     A method that says ``stopped`` in its Info, as RFAD does once its validation loss no longer falls, ends the run.
     ``chunk(count)`` gives the program of ``count`` steps, of which a run needs one, or two for a shorter last stretch.
-    The seconds so far, by ``clock``, go into each checkpoint.
+    The seconds so far, by ``clock``, go into each checkpoint. ``watch`` hears whether the process is told to stop.
 
     Returns:
       ``(states, steps)``: the final state of each seed, and how many steps were taken in all.
@@ -153,17 +177,18 @@ def train(
       Interrupted: the process was told to stop; the state is saved.
       PeerLost: another process is gone.
     """
-    found, over, clock = report.fingerprint(experiment.dataset), experiment.mesh, clock or _Clock()
-    first = processes.is_first()
+    read, over, clock = _read(config, experiment), experiment.mesh, clock or _Clock()
+    first, watch = processes.is_first(), watch or interruption.Watch()
     with (
+        watch.deferred(),
         checkpoint.open(os.path.join(workdir, "checkpoints"), keep=config.checkpoints_kept) as checkpoints,
         log.MetricsLog(os.path.join(workdir, "metrics.jsonl")) if first else contextlib.nullcontext() as metrics,
-        interruption.Watch() as watch,
     ):
         template = jax.eval_shape(functools.partial(_first_states, config, experiment))
         restored = checkpoints.restore(template) if resume else None
         if restored:
-            _require_continues(restored, config, found)
+            _require_continues(restored, config, read)
+            watch.saved = restored.step
             if not rolled_back:  # else the checkpoint is of this very process
                 clock.earlier = float(restored.extra.get("seconds", 0))
         rolled_back = rolled_back or bool(restored and restored.extra.get("rolled_back"))
@@ -179,8 +204,9 @@ def train(
             metrics.truncate(step)
         if resume and first:
             print(f"resuming at step {step} of {config.steps}" if restored else "no checkpoint yet; starting anew")
-        extra = {"fingerprint": found, "rolled_back": rolled_back}
+        extra = {"read": read, "rolled_back": rolled_back}
         stopped = bool(restored and restored.extra.get("stopped"))
+        watch.require_untold()
         with log.Progress(config.steps, start=step) if first else contextlib.nullcontext() as progress:
             while step < config.steps and not stopped:
                 count = min(config.log_every - step % config.log_every, config.steps - step)
@@ -203,9 +229,10 @@ def train(
                     _require_finite(bad, config, checkpoints, rolled_back, updated=True)
                     saved = extra | {"stopped": stopped, "seconds": clock.seconds()}
                     checkpoints.save(step, sharding.on_this_process(state), saved)
-                if told and step < config.steps and not stopped:
+                    watch.saved = step
+                if told:
                     checkpoints.wait()
-                    raise interruption.Interrupted(step)
+                    raise interruption.Interrupted(step, together=True)
         if stopped and first:
             print(f"stopped at step {step}: {config.method.name} has found no better set for long enough")
     return _each(config, state), step
@@ -301,17 +328,19 @@ def _announce(config, experiment):
         )
 
 
-def _require_continues(restored, config, found):
-    """A checkpoint must be of the same data and not past the end of the run."""
+def _require_continues(restored, config, read):
+    """A checkpoint must be of a run that read the same, as far as it says so, and not past the end of this one."""
     checks.require(
         restored.step <= config.steps,
         "--resume",
         f"the last checkpoint is at step {restored.step} and config.steps is {config.steps}; raise it, or start anew",
     )
+    before = restored.extra.get("read") or {_TRAINING: restored.extra.get("fingerprint")}
+    other = [name for name in read if name in before and before[name] != read[name]]
     checks.require(
-        restored.extra.get("fingerprint") == found,
+        not other,
         "--resume",
-        f"the training data of {config.data.name} are not those of the run so far; bring them back, or start anew",
+        f"the {' and the '.join(other)} are not those of the run so far; bring them back, or start anew",
     )
 
 

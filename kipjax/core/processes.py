@@ -80,6 +80,8 @@ def start(coordinator: str | None = None, num_processes: int | None = None, proc
     remedy = "); start all of them within a minute, with the same coordinator HOST:PORT and each its own process_id"
     # Where the others do not come, JAX aborts this process instead of raising an error.
     _at_abort(f"error: {apart}within {PATIENCE} s{remedy}\n", lambda: _EXIT_APART)
+    if hasattr(jax.config, "jax_enable_preemption_service"):
+        jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM from the program
     try:
         jax.distributed.initialize(
             coordinator,

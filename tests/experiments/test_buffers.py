@@ -6,7 +6,7 @@ import pytest
 from configs.dm import images as dm_images
 from configs.matching import words
 from configs.mtt import images
-from experiments import buffers, build
+from experiments import buffers, build, trainer
 from kipjax import checks, methods
 from kipjax.methods import dc
 
@@ -85,6 +85,15 @@ def test_a_class_without_images_has_no_experts(config, monkeypatch):
 def test_a_config_without_experts_is_refused():
     with pytest.raises(checks.InputError, match="this experiment of dm has no experts"):
         buffers.train(dm_images.get_config("tiny"))
+
+
+def test_a_run_does_not_go_on_with_experts_trained_anew(config, tmp_path):
+    trainer.run(config, str(tmp_path / "run"))
+    anew = changed(config, experts__path=str(tmp_path / "anew"), experts__seed=config.experts.seed + 1)
+    buffers.train(anew)
+    moved = changed(config, experts__path=str(tmp_path / "anew"), steps=config.steps + 2)
+    with pytest.raises(checks.InputError, match="the experts are not those of the run so far"):
+        trainer.run(moved, str(tmp_path / "run"), resume=True)
 
 
 @pytest.mark.parametrize("name", ["dc", "dsa", "dm", "mtt"])

@@ -7,6 +7,7 @@ import os
 import pathlib
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import pytest
 import kipjax
 from experiments import run_folder, trainer
 from kipjax import checks
+from kipjax.io import checkpoint
 from tests.experiments.shell import cli
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -319,6 +321,46 @@ def test_resume_refuses_another_config(tmp_path):
     config.method.learning_rate = 0.04
     config.steps = 12
     run_folder.prepare(str(tmp_path), config, resume=True)
+
+
+def test_data_may_lie_in_another_folder_after_a_resume(tmp_path, idx_folder):
+    config = load("configs/kip/digits.py")
+    config.data.update(name="fashion_mnist", data_dir=idx_folder, image_size=8)
+    trainer.run(config, str(tmp_path / "run"))
+    config.data.data_dir = str(shutil.copytree(idx_folder, tmp_path / "moved"))
+    config.steps += 2
+    trainer.run(config, str(tmp_path / "run"), resume=True)
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["data"]["data_dir"] == str(tmp_path / "moved")
+
+
+def test_resume_refuses_other_data_to_pretrain_on(tmp_path):
+    rng = np.random.default_rng(0)
+    arrays = {"x_train": rng.random((60, 8, 8, 1)), "y_train": np.arange(60) % 10}
+    arrays |= {"x_test": rng.random((20, 8, 8, 1)), "y_test": np.arange(20) % 10}
+    np.savez(tmp_path / "data.npz", **arrays)
+    config = load("configs/dd/adapt.py")
+    config.pretrain.name = str(tmp_path / "data.npz")
+    trainer.run(config, str(tmp_path / "run"))
+    np.savez(tmp_path / "data.npz", **(arrays | {"x_train": rng.random((60, 8, 8, 1))}))
+    with pytest.raises(checks.InputError, match="the data that networks are pretrained on are not those of the run"):
+        trainer.run(config, str(tmp_path / "run"), resume=True)
+
+
+def test_a_checkpoint_that_says_less_of_what_was_read_is_gone_on_from():
+    config, read = load("configs/kip/digits.py"), {"training data": "ab", "experts": 7}
+    of_older = checkpoint.Restored(2, None, {"fingerprint": "ab"})
+    trainer._require_continues(of_older, config, read)
+    for other in (of_older._replace(extra={"fingerprint": "cd"}), of_older._replace(extra={"read": {"experts": 8}})):
+        with pytest.raises(checks.InputError, match=r"the (training data|experts) are not those of the run so far"):
+            trainer._require_continues(other, config, read)
+
+
+def test_a_run_folder_has_one_owner_at_a_time(tmp_path):
+    taken = pytest.raises(checks.InputError, match="a run is writing in")
+    with run_folder.owned(str(tmp_path)), taken, run_folder.owned(str(tmp_path)):
+        pass
+    with run_folder.owned(str(tmp_path)):
+        assert not list(tmp_path.iterdir())
 
 
 def test_a_longer_run_goes_on_from_a_finished_one(tmp_path):
