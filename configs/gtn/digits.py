@@ -4,7 +4,8 @@ python -m experiments.distill --config=configs/gtn/digits.py:cpu --workdir=runs/
 python -m experiments.distill --config=configs/gtn/digits.py:noise_cpu --workdir=runs/gtn_digits_noise
 
 Variants as for ``configs/gtn/mnist.py``. Ours, n=5: full curriculum (``cpu``) 54.89 ± 3.58, all shuffled
-(``all_shuffled_cpu``) 30.56 ± 9.91, noise (``noise_cpu``) 15.50 ± 2.91 %; 320 random images 76.67 ± 2.03 %.
+(``all_shuffled_cpu``) 30.56 ± 9.91, noise (``noise_cpu``) 15.50 ± 2.91 %; 320 random images 76.67 ± 2.03 %. In 4000
+steps, full curriculum: 77.89 ± 8.37 against 81.50 ± 3.70 %.
 """
 
 from configs import common
