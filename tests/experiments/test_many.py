@@ -187,7 +187,8 @@ RUNS = {
 def test_processes_over_loopback_agree_with_one(name, counts, tmp_path):
     """The seeds and the batches of each step exactly, what is computed from them to 1e-6.
 
-    With pooling the losses too, and the images 5.6e-6 of the whole set, in single pixels 1.1e-4.
+    With pooling the losses too; its images end 5.6e-6 apart, in single pixels 1.1e-4, where either run is 1.4e-3 off
+    that in float64.
     """
     flags, program = [*RUNS[name], "--config.log_every=1"], ["-c", WITNESSED]
     finished([start(*flags, f"--workdir={tmp_path / '1'}", program=program)])
@@ -209,13 +210,17 @@ def test_processes_over_loopback_agree_with_one(name, counts, tmp_path):
 
 
 @pytest.mark.slow
-def test_processes_differ_from_one_by_rounding_alone(tmp_path):
-    """In float32 the images of these four steps end 1.6e-6 apart, and either run is 2e-6 off that in float64."""
-    flags = [*RUNS["dm"], "--config.steps=4", "--config.log_every=1"]
+@pytest.mark.parametrize(("name", "steps", "tolerance"), [("dm", 4, 1e-12), ("kip, pooling", 2, 1e-9)])
+def test_processes_differ_from_one_by_rounding_alone(name, steps, tolerance, tmp_path):
+    """In float32 DM's images end 1.6e-6 apart after four steps, and either run is 2e-6 off that in float64.
+
+    With pooling Adam divides gradients next to nothing by their size: the images agree to 1e-10.
+    """
+    flags = [*RUNS[name], f"--config.steps={steps}", "--config.log_every=1"]
     finished([start(*flags, f"--workdir={tmp_path / '1'}", x64="1")])
     finished(together(2, *flags, f"--workdir={tmp_path / '2'}", x64="1"))
     one, two = (kipjax.load(tmp_path / name / "distilled.npz").distilled.x for name in "12")
-    assert one.dtype == np.float64 and apart(two, one) < 1e-12
+    assert one.dtype == np.float64 and apart(two, one) < tolerance
     np.testing.assert_allclose(losses(tmp_path / "2"), losses(tmp_path / "1"), rtol=1e-12)
 
 
