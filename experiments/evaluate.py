@@ -62,6 +62,7 @@ flags.DEFINE_list(
 flags.DEFINE_enum("training", "rcig", sorted(protocols.NAMED), "cross_arch, flexibility: the protocol to train by.")
 flags.DEFINE_integer("width", None, "Filters in the first layer of ConvNets. Default: the paper's.", lower_bound=1)
 flags.DEFINE_integer("depth", None, "Blocks of ConvNets. Default: 3, more for images above 32 pixels.", lower_bound=1)
+flags.DEFINE_integer("steps", None, "Training steps of networks. Default: the protocol's.", lower_bound=1)
 flags.DEFINE_integer("parallel", 0, "Networks trained at once; 0 for one on CPU and all elsewhere.", lower_bound=0)
 flags.DEFINE_integer("seeds", 5, "Random subsets to compare with, and networks for each set.", lower_bound=1)
 flags.DEFINE_integer("seed", 0, "Draws the random subsets and the networks.")
@@ -231,7 +232,15 @@ def _training():
 def _protocol(made, task, model=None):
     """That protocol with its settings for this set and network."""
     config = scoring.of_artifact(made.meta)
-    return scoring.protocol(_training(), task, len(made.distilled.x), config, made.meta, model)
+    found = scoring.protocol(_training(), task, len(made.distilled.x), config, made.meta, model)
+    if FLAGS.steps is None:
+        return found
+    checks.require(
+        not found.epochs,
+        "--steps",
+        f"protocol {found.name} counts {found.epochs} epochs; leave --steps out, or take another",
+    )
+    return found._replace(steps=FLAGS.steps)
 
 
 def _network(name, protocol, task):

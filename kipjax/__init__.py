@@ -5,7 +5,6 @@ when they are first used. ``kipjax.load(path)`` and ``kipjax.save(path, artifact
 """
 
 import importlib
-from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from kipjax.kernels import _neural_tangents
@@ -32,10 +31,7 @@ __all__ = [
 
 _SUBMODULES = ("core", "data", "evaluation", "io", "kernels", "methods", "models")
 
-try:
-    __version__ = metadata.version("kipjax")
-except metadata.PackageNotFoundError:  # run from a source tree that was not installed
-    __version__ = "0.0.0+source"
+__version__ = "0.1.0"
 
 _neural_tangents.install()  # from here on `import neural_tangents` works on today's JAX too
 

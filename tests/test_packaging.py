@@ -47,3 +47,10 @@ def test_public_names_are_there():
 def test_licence_is_apache_2():
     assert PROJECT["project"]["license"] == "Apache-2.0"
     assert "Apache License" in (ROOT / "LICENSE").read_text()[:200]
+
+
+def test_the_citation_is_of_this_version():
+    import kipjax
+
+    cited = re.search(r"^version: (.+)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
+    assert cited and cited[1] == kipjax.__version__

@@ -15,7 +15,6 @@ What a caller should put into ``meta``, so that an evaluation can be repeated: `
 """
 
 import hashlib
-import importlib.metadata
 import json
 import math
 import os
@@ -25,6 +24,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+import kipjax
 from kipjax import checks
 from kipjax.io import _files, _npz
 from kipjax.io.log import to_jsonable
@@ -145,17 +145,9 @@ def fingerprint(*arrays: Any) -> str:
 def _described(where: str, meta: Any) -> dict[str, Any]:
     """``meta`` in JSON types, with the format and the versions that wrote it."""
     checks.require(isinstance(meta, dict), where, f"meta is a {type(meta).__name__}; expected a dict")
-    versions = {"kipjax": _version("kipjax"), "jax": jax.__version__, "numpy": np.__version__}
+    versions = {"kipjax": kipjax.__version__, "jax": jax.__version__, "numpy": np.__version__}
     own = {"format": FORMAT, "format_version": FORMAT_VERSION, "versions": versions}
     return to_jsonable(meta, f"{where}: meta") | own
-
-
-def _version(package: str) -> str:
-    """The installed version, or ``unknown`` when the package runs from a source tree that is not installed."""
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"
 
 
 def _require_types(where: str, artifact: Any) -> None:

@@ -207,9 +207,20 @@ def test_cross_arch_prints_a_row_per_artifact_and_a_column_per_network(runs, tmp
     [
         (["--protocol=rcig", "--arch=resnet"], "name is 'resnet'; choose one of convnet"),
         (["--protocol=rcgi"], "rcig_aug"),
+        (["--protocol=dc", "--steps=7"], "counts 301 epochs; leave --steps out"),
     ],
 )
 def test_unknown_networks_and_protocols_are_answered_with_those_that_exist(runs, flags, words):
     done = cli("evaluate", f"--artifact={runs['kip'] / 'distilled.npz'}", *flags)
     assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr
     assert len(done.stderr.strip().splitlines()) <= 2
+
+
+@pytest.mark.slow
+def test_training_can_be_longer_than_the_protocol_has_it(runs, tmp_path):
+    out, path = tmp_path / "longer.json", runs["kip"] / "distilled.npz"
+    flags = [f"--artifact={path}", "--arch=mlp", "--seeds=1", "--test_size=50", "--steps=7"]
+    done = cli("evaluate", *flags, "--protocol=ld", "--full_size=3000", f"--out={out}")
+    assert done.returncode == 0, done.stderr
+    assert "ld v1: 7 steps of adam" in done.stdout and "full training set, 1437 images" in done.stdout
+    assert [row["training"]["steps"] for row in json.loads(out.read_text())] == [7, 7, 7]
