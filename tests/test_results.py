@@ -15,7 +15,6 @@ FOUND = gather.below([str(ROOT / "results")])
 SPREAD = re.compile(r"(\d+\.\d+) ± (\d+\.\d+)")
 
 PRINTED = {
-    ("README.md", "61.61 ± 5.22"): "make demo",
     ("RESULTS.md", "71.29 ± 1.06"): "--protocol=dc",
     ("RESULTS.md", "71.56 ± 0.11"): "train.evaluate(",
     ("RESULTS.md", "88.02 ± 0.24"): "train.evaluate(",
