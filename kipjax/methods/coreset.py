@@ -83,6 +83,15 @@ def make(
       InputError: a value is outside its range, or ``k_means`` gets a kernel without features; in ``init``, ``m`` is no
         multiple of ``k``, or not ``k`` for ``"class_means"``; in ``step``, the batch is too small, or (outside jit) has
       too few images of a class. Under jit such a class gets images and labels of NaN, and rows -1.
+
+    Example:
+      >>> from kipjax import kernels
+      >>> method = make(kernels.get("linear"), select="herding")
+      >>> x, y = jnp.array([[0.0], [1.0], [5.0], [7.0], [8.0], [9.5]]), jnp.eye(2)[jnp.array([0, 0, 0, 1, 1, 1])]
+      >>> state = method.init(jax.random.key(0), Distilled(jnp.zeros((2, 1)), jnp.eye(2)))
+      >>> state, _ = method.step(jax.random.key(1), state, Batch(x, y))
+      >>> method.distilled(state).x.ravel()
+      Array([1., 8.], dtype=float32)
     """
     where = "coreset.make"
     checks.require(callable(kernel_fn), where, f"kernel_fn is {kernel_fn!r}; expected a kernel")

@@ -91,6 +91,15 @@ def make(
 
     References:
       arXiv:2011.00050, equation (8).
+
+    Example:
+      >>> from kipjax import kernels
+      >>> method = make(kernels.get("linear"), reg=0.0)
+      >>> batch = Batch(jnp.array([[1.0], [2.0], [3.0]]), jnp.array([[2.0], [4.0], [6.0]]))
+      >>> state = method.init(jax.random.key(0), Distilled(jnp.array([[5.0]]), jnp.array([[0.0]])))
+      >>> state, _ = method.step(jax.random.key(1), state, batch)
+      >>> method.distilled(state).y
+      Array([[10.]], dtype=float32)
     """
     checks.require(callable(kernel_fn), "label_solve.make", f"kernel_fn is {kernel_fn!r}; expected one kernel")
     checks.at_least("label_solve.make", "reg", reg, 0.0)
