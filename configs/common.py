@@ -37,7 +37,8 @@ def base() -> ml_collections.ConfigDict:
     - ``augment``: empty, or ``rotation`` (degrees), ``shift`` (fraction of the side), ``crop`` (pixels of padding, by
       ``crop_mode`` "reflect" or "constant"), ``flip``, ``channel_shift`` (pixel units) and ``fraction`` of the batch
       they are applied to.
-    - ``validation_ipc``: training images per class on which a method that stops early picks its step (0: none).
+    - ``validation_ipc``: training images per class on which a method picks its step or its set (0: none); they are
+      targets too, as for RFAD, unless ``validation_held_out``.
     - ``steps`` in all; ``log_every`` steps are one compiled dispatch; test accuracy is reported every ``eval_every``
       steps (0: at the end only) and never used; a checkpoint every ``checkpoint_every`` steps, of which the newest
       ``checkpoints_kept`` stay.
@@ -66,7 +67,7 @@ def base() -> ml_collections.ConfigDict:
     config.pretrain.update(b1=0.0, halve_every=0)
     config.batch = ml_collections.ConfigDict({"kind": "class_balanced", "size": 1000})
     config.augment = ml_collections.ConfigDict()
-    config.validation_ipc = 0
+    config.validation_ipc, config.validation_held_out = 0, False
     config.steps = 1000
     config.log_every = 50
     config.eval_every = 0

@@ -72,8 +72,11 @@ def experiment(config: ml_collections.ConfigDict) -> Experiment:
 def _targets(config, dataset, preprocess, parts, over):
     """The sampler of the targets, which lie on each device, divided over the devices, or on the host."""
     if config.data_on == "each":
-        return sharding.data_parallel(sharding.on_every_device(inputs.sampler(config.batch, parts), over), over)
-    numbers = inputs.sampler(config.batch, parts._replace(x_train=np.arange(len(parts.x_train))))
+        return sharding.data_parallel(
+            sharding.on_every_device(inputs.sampler(config.batch, inputs.targets(config, parts)), over), over
+        )
+    rows = inputs.targets(config, parts._replace(x_train=np.arange(len(parts.x_train))))
+    numbers = inputs.sampler(config.batch, rows)
     if config.data_on == "divided":
         return sharding.data_parallel(data.streaming.divided(numbers, parts.x_train, over), over)
     to_space = jax.tree_util.Partial(data.preprocess.apply, jax.tree.map(jnp.asarray, preprocess))
@@ -118,7 +121,7 @@ def before_and_after(
     state = method.init(init_key, start)
     first = jax.tree.map(jnp.array, method.distilled(state))
     run = jax.jit(loop.steps(method, config.steps), donate_argnums=2)
-    state, _ = run(inputs.sampler(config.batch, parts), run_key, state, 0)
+    state, _ = run(inputs.sampler(config.batch, inputs.targets(config, parts)), run_key, state, 0)
     return first, jax.tree.map(jnp.asarray, method.distilled(state))
 
 

@@ -155,7 +155,8 @@ def _score_flexibility(made, task, options):
         checks.require(_is_number(rate), "--optimizers", f"{optimizer}:{rate} has no learning rate; give adam:0.001")
     choices = {f"{optimizer} {rate}": (optimizer, float(rate)) for optimizer, _, rate in rates}
     offsets, models = _numbers("step_offsets"), _networks(made, task)
-    return scoring.flexibility_results(made.distilled, task, models, protocol, offsets, choices, **options)
+    config = scoring.of_artifact(made.meta)
+    return scoring.flexibility_results(config, made.distilled, task, models, protocol, offsets, choices, **options)
 
 
 def _is_number(text):

@@ -22,6 +22,7 @@ __all__ = [
     "prepare",
     "sampler",
     "start",
+    "targets",
     "task",
     "tested_on",
     "validation",
@@ -145,8 +146,16 @@ def start(config: ml_collections.ConfigDict, parts: Task, seed: int) -> Distille
     if config.init.base:
         x, _ = foreign(config, config.init.base, config.init.base_dir, parts.x_train.shape[1:])
         checks.within("config.init", "ipc times the classes", ipc * k, 1, len(x))
+        checks.require(
+            config.method.name != "ld" or config.method.learn_labels,
+            "config.init",
+            f"images are of {config.init.base}, whose true labels are none of {config.data.name}; leave base empty, or "
+            "learn the labels",
+        )
         rows = data.draw.without_replacement(key, ipc * k, len(x))
-        return Distilled(x[rows], labels.one_hot(np.arange(k).repeat(ipc), k, centered=False))
+        classes = np.arange(k).repeat(ipc)
+        y = labels.one_hot(classes, k, centered=config.init.centered, scale=config.init.scale)
+        return _labelled(key, config.init, Distilled(x[rows], y))
     return _labelled(key, config.init, jax.tree.map(jnp.asarray, kinds[config.init.kind]()))
 
 
@@ -165,6 +174,19 @@ def _labelled(key, init, start):
 
 def validation(config: ml_collections.ConfigDict, parts: Task) -> Batch:
     """Random training images on which a method picks its step."""
-    key = jax.random.fold_in(jax.random.key(config.seed), 1)
+    rows = _validation_rows(config, parts)
+    return Batch(jnp.asarray(parts.x_train[rows]), labels.one_hot(parts.train_labels[rows], parts.num_classes))
+
+
+def targets(config: ml_collections.ConfigDict, parts: Task) -> Task:
+    """The task whose training images are those that batches are drawn from: all, or all but ``validation``."""
+    if not (config.validation_ipc and config.validation_held_out):
+        return parts
+    rest = np.setdiff1d(np.arange(len(parts.x_train)), _validation_rows(config, parts))
+    return parts._replace(x_train=parts.x_train[rest], train_labels=parts.train_labels[rest])
+
+
+def _validation_rows(config, parts):
+    key, numbers = jax.random.fold_in(jax.random.key(config.seed), 1), np.arange(len(parts.x_train))
     options = {"ipc": config.validation_ipc, "num_classes": parts.num_classes}
-    return Batch(*data.initial.real(key, parts.x_train, parts.train_labels, **options)[:2])
+    return np.asarray(data.initial.real(key, numbers, parts.train_labels, **options).x)

@@ -77,6 +77,7 @@ def run(
         steps = _steps(experiment.method, count)
         state, infos = steps(experiment.sample, jax.random.key(config.seed), state, jnp.asarray(first))
         print(f"step {first + count}  loss {float(infos.loss.mean()):.4f}", flush=True)
+        _require_finite(infos.loss, f"the loss by step {first + count}")
     made = experiment.method.distilled(state)
     report = attack(build.network(config, experiment.task), held_out, made, experiment.task, attacked, target)
     os.makedirs(workdir, exist_ok=True)
@@ -102,13 +103,15 @@ def attack(model, networks, made, task: Task, attacked: int, target: int) -> dic
     @jax.jit
     def predictions(variables):
         broken = dd.train(jax.random.key(0), model, variables, batches, jnp.asarray(made.lr))
-        return tuple(jnp.argmax(model.apply(v, jnp.asarray(task.x_test)), axis=-1) for v in (variables, broken))
+        return tuple(model.apply(v, jnp.asarray(task.x_test)) for v in (variables, broken))
 
     truth, rows = np.asarray(task.test_labels), {}
     victims = truth == attacked
+    checks.require(bool(victims.any()), "--attacked", f"no test image is of class {attacked}; attack another")
     for i in range(len(jax.tree.leaves(networks)[0])):
         for when, found in zip(("before", "after"), predictions(jax.tree.map(lambda leaf, i=i: leaf[i], networks))):
-            found = np.asarray(found)
+            _require_finite(found, f"network {i} {when} the step")
+            found = np.asarray(jnp.argmax(found, axis=-1))
             relabelled = np.where(victims, target, truth)
             values = {
                 "accuracy": float(np.mean(found == truth)),
@@ -122,6 +125,11 @@ def attack(model, networks, made, task: Task, attacked: int, target: int) -> dic
                 rows.setdefault(name, {"before": [], "after": []})[when].append(value)
     summary = {n: [metrics.summarize(r[when]).percent() for when in ("before", "after")] for n, r in rows.items()}
     return {"attacked": attacked, "target": target, "networks": rows, "summary": summary}
+
+
+def _require_finite(values, what):
+    if not np.isfinite(values).all():
+        raise checks.NumericalError(f"poison: {what} left the finite numbers; lower --learning_rate")
 
 
 if __name__ == "__main__":

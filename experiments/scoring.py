@@ -65,6 +65,7 @@ def protocol(
     found, method = protocols.for_task(name, task, size), config.get("method", {})
     if found.name == "ld" and "training_steps" in usage:
         found = found._replace(steps=usage["training_steps"], batch_size=method["batch_size"])
+        found = found._replace(learning_rate=method["model_learning_rate"])
     if found.augment_style == "dsa" and "strategy" in method:
         style = "each" if method["mode"] == "multiple" else "dsa"
         found = found._replace(augment=(method["strategy"],) * 2, augment_style=style)
@@ -97,13 +98,15 @@ def trained_results(
         return train.evaluate(made, task, model, protocol=protocol, name=name, **options)
     checks.require(full_size == 0, "--full_size", "a set of labels has no upper baseline of real images; leave it out")
     learned = method["learn_labels"]  # true labels have no number of steps of their own
-    return label_training.evaluate(
-        made, task, model, steps=protocol.steps if learned else 0, form=method["form"], batch_size=protocol.batch_size,
-        name=name, **options,
-    )  # fmt: skip
+    steps = protocol.steps if learned else 0
+    shared = {field: getattr(protocol, field) for field in ("batch_size", "learning_rate", "optimizer")}
+    of_run = {field: method[field] for field in ("form", "scale_learning_rate", "reg", "alpha")}
+    training = label_training.Training(**shared, **of_run)
+    return label_training.evaluate(made, task, model, steps=steps, training=training, name=name, **options)
 
 
 def flexibility_results(
+    config: ml_collections.ConfigDict,
     made: Distilled,
     task: Task,
     models: dict[str, nn.Module],
@@ -115,18 +118,31 @@ def flexibility_results(
     """Networks trained on a set for other numbers of steps, then by other optimizers; the model's name says which.
 
     Args:
+      config: of the run, or an empty one; ``trained_results``.
       made, task: set and data.
       models: by name.
       protocol: whose steps and optimizer change.
       offsets: steps more or fewer.
       choices: ``name -> (optimizer, learning rate)``.
       **options: of ``train.evaluate``.
+
+    Raises:
+      InputError: no number of steps would be above 0, or a set of true labels has none.
     """
+    checks.require(
+        not offsets or config.get("method", {}).get("name") != "ld" or config.method.learn_labels,
+        "--step_offsets",
+        "a set of true labels has no number of steps of its own; pass --step_offsets=",
+    )
+
+    def evaluate(made, task, model, **some):
+        return trained_results(config, made, task, model, **some)
+
     if not protocol.epochs:
         protocol = protocol._replace(steps=protocols.steps(protocol, len(made.x)))
     found = []
     for name, model in models.items():
-        run = {"protocol": protocol, "name": name, **options}
+        run = {"protocol": protocol, "name": name, "evaluate": evaluate, **options}
         by_steps = flexibility.step_counts(made, task, model, offsets=offsets, **run) if offsets else {}
         by_optimizer = flexibility.optimizers(made, task, model, choices=choices, **run) if choices else {}
         rows = {f"{count} steps": some for count, some in by_steps.items()} | by_optimizer

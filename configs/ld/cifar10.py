@@ -15,7 +15,8 @@ def get_config(variant: str = ""):
     config.data.name = "cifar10"
     config.data.preprocess = {"kind": "fixed", "constants": "cifar10_rcig"}
     config.model = {"name": "alex_cifar", "initial": "torch"}
-    config.steps = 400 * 44
+    config.steps, config.method.validate_every = 400 * 44, 5 * 44
+    config.validation_ipc = 500
     return common.by_variant(config, variant, mnist.VARIANTS | {"cross": cross})
 
 

@@ -15,7 +15,7 @@ def get_config(variant: str = ""):
     config.data.name = "digits"
     config.data.preprocess = {"kind": "standardize"}
     config.model = {"name": "mlp", "width": 64}
-    config.batch.size = 512
+    config.batch.size, config.validation_ipc = 512, 20
     return common.by_variant(config, variant, mnist.VARIANTS | {"cross": cross, "cross_cpu": cross_cpu})
 
 

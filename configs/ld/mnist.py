@@ -4,7 +4,8 @@ python -m experiments.distill --config=configs/ld/mnist.py --workdir=runs/ld_mni
 python -m experiments.distill --config=configs/ld/mnist.py:second_order --workdir=runs/ld_mnist_second_order
 python -m experiments.distill --config=configs/ld/mnist.py:cross --workdir=runs/ld_mnist_cross
 
-The paper's setting (arXiv:2006.08572): 400 epochs of 49 batches of 1024, parts of 50 images. ``true_labels`` is its
+The paper's setting (arXiv:2006.08572): 400 epochs of 49 batches of 1024, parts of 50 images; the labels are those of
+the least error on 10,000 held-out training images, looked at every 5 epochs. ``true_labels`` is its
 baseline, ``cross`` has images of KMNIST instead (the paper: EMNIST). Variant ``cpu``: batches of 256, 2000 steps.
 Variants ``10``, ``20``, ``50``, ``200``, ``500``: so many images, with the paper's parts and epochs.
 """
@@ -20,6 +21,7 @@ def get_config(variant: str = ""):
     config.init.update(ipc=10, centered=False)
     config.batch.size, config.steps = 1024, 400 * 49
     config.log_every, config.checkpoint_every = 100, 1000
+    config.validation_ipc, config.validation_held_out = 1000, True
     config.evaluation.update(protocol="ld", arch="", seeds=20, subset_seeds=20)
     return common.by_variant(config, variant, VARIANTS)
 
@@ -37,7 +39,9 @@ def cross(config):
 
 
 def cpu(config):
+    """Looks at 1,000 held-out images."""
     config.batch.size, config.steps = 256, 2000
+    config.validation_ipc = min(config.validation_ipc, 100)
 
 
 def second_order_cpu(config):
@@ -52,6 +56,7 @@ def true_labels_cpu(config):
 
 def tiny(config):
     common.tiny_unrolled(config)
+    config.validation_ipc, config.method.validate_every = 2, 2
 
 
 def size(count, part, epochs_factor=1):

@@ -6,7 +6,7 @@ import numpy as np
 
 from kipjax import checks
 
-__all__ = ["center", "classes", "margin", "one_hot"]
+__all__ = ["center", "classes", "margin", "one_hot", "uncentred"]
 
 
 def one_hot(
@@ -42,6 +42,17 @@ def one_hot(
 def center(y: jax.Array) -> jax.Array:
     """``y [n, k]`` minus ``1/k``: centred targets from rows that sum to one."""
     return y - 1.0 / y.shape[-1]
+
+
+def uncentred(y: jax.Array) -> jax.Array:
+    """``y [m, k]`` with rows that sum to zero, unless they are zero, moved to sum to one: for losses of probabilities.
+
+    Example:
+      >>> uncentred(one_hot(np.array([1]), 2)).tolist()
+      [[0.0, 1.0]]
+    """
+    centred = (jnp.abs(jnp.sum(y, axis=1, keepdims=True)) < 1e-6) & jnp.any(y != 0, axis=1, keepdims=True)
+    return jnp.where(centred, y + 1 / y.shape[1], y)
 
 
 def classes(y: jax.Array) -> jax.Array:

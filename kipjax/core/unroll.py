@@ -25,7 +25,7 @@ from jax.flatten_util import ravel_pytree
 from kipjax import checks
 from kipjax.types import PyTree
 
-__all__ = ["Unrolled", "adam", "forward_gradient", "sgd"]
+__all__ = ["Unrolled", "adam", "check_spans", "forward_gradient", "sgd"]
 
 
 class Unrolled(NamedTuple):
@@ -107,10 +107,11 @@ def sgd(
     )
     plain = _is_zero(momentum)
     checks.require(optimizer is None or plain, where, "give momentum or optimizer, not both")
+    shape = jnp.shape(weight_decay)
+    checks.require(shape == (), where, f"weight_decay has shape {shape}; expected one number for all steps")
     checks.at_least(where, "weight_decay", weight_decay, 0.0)
-    span = _segment(where, segment, count)
-    if truncate is not None:
-        checks.whole(where, "truncate", truncate, 0)
+    check_spans(where, segment, truncate)
+    span = _span(segment, count)
 
     def objective(theta, state, item):
         return (loss(theta, item), None) if state is None else loss(theta, state, item)
@@ -132,6 +133,8 @@ def sgd(
         return (theta, memory, state), (value, observe(*at) if observe else None)
 
     params = jax.tree.map(jnp.asarray, params)
+    kinds = {str(leaf.dtype) for leaf in jax.tree.leaves(params) if not jnp.issubdtype(leaf.dtype, jnp.floating)}
+    checks.require(not kinds, where, f"params are of type {', '.join(sorted(kinds))}; give floating-point numbers")
     memory = optimizer.init(params) if optimizer else None if plain else jax.tree.map(jnp.zeros_like, params)
     carry, inputs = (params, memory, state), (jax.tree.map(lambda a: jnp.asarray(a)[order], curriculum), rates, momenta)
     cut = 0 if truncate is None else max(count - truncate, 0)
@@ -204,6 +207,20 @@ def adam(
     return z, jnp.asarray(values)
 
 
+def check_spans(where: str, segment: int | str, truncate: int | None, *, least: int = 0) -> None:
+    """Refuses what ``sgd`` cannot take as ``segment`` or ``truncate``.
+
+    Raises:
+      InputError: ``segment`` is neither a whole number nor ``"sqrt"``, or ``truncate`` below ``least``.
+    """
+    if segment != "sqrt":
+        text = f"segment is {segment!r}; expected a number of steps or 'sqrt'"
+        checks.require(not isinstance(segment, str), where, text)
+        checks.whole(where, "segment", segment, 0)
+    if truncate is not None:
+        checks.whole(where, "truncate", truncate, least)
+
+
 def _scan(step, carry, inputs, count, span):
     """``lax.scan``, of which whole spans of steps are computed again on the way back."""
     if span <= 1 or span >= count > 0:
@@ -257,15 +274,12 @@ def _per_step(where, name, value, count):
     checks.require(
         value.shape in ((), (count,)), where, f"{name} has shape {value.shape}; expected [] or [steps] = ({count},)"
     )
+    checks.finite(where, name, value)
     return jnp.broadcast_to(value, (count,))
 
 
-def _segment(where, segment, count):
-    if segment == "sqrt":
-        return max(1, math.isqrt(max(count - 1, 0)) + 1)
-    checks.require(not isinstance(segment, str), where, f"segment is {segment!r}; expected a number of steps or 'sqrt'")
-    checks.whole(where, "segment", segment, 0)
-    return int(segment)
+def _span(segment, count):
+    return max(1, math.isqrt(max(count - 1, 0)) + 1) if segment == "sqrt" else int(segment)
 
 
 def _is_zero(value: Any) -> bool:

@@ -83,6 +83,7 @@ def sentiment(files: Sequence[str | os.PathLike], *, margin: float = 0.0) -> Cor
       margin: sentences rated no further from 0 than that are left out.
     """
     checks.at_least("text.sentiment", "margin", margin, 0.0)
+    checks.require(len(files) > 0, "text.sentiment", "files is empty; give at least one file of rated sentences")
     read = [read_tsv(path) for path in files]
     texts, ratings = [t for some, _ in read for t in some], np.concatenate([r for _, r in read])
     kept = np.abs(ratings) > margin
@@ -102,6 +103,7 @@ def domains(files: Sequence[str | os.PathLike], *, names: Sequence[str] | None =
     checks.require(
         len(names) == len(read), "text.domains", f"names has {len(names)} entries for {len(read)} files; give one each"
     )
+    checks.require(len(files) > 1, "text.domains", f"there are {len(files)} files; a class is a file, give two or more")
     labels = np.repeat(np.arange(len(read), dtype=np.int32), [len(texts) for texts in read])
     return Corpus(tuple(t for texts in read for t in texts), labels, tuple(names))
 

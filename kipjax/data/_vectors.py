@@ -25,7 +25,7 @@ def glove(path: str | os.PathLike, words: Sequence[str], *, dimension: int | Non
     """Vectors of a vocabulary from a file in GloVe's format: a word and ``d`` numbers on each line, by spaces.
 
     A first line of two whole numbers, as word2vec writes it (words and dimension), is allowed and checked. Words that
-    the file lacks get zeros.
+    the file lacks get zeros; it must have one.
 
     Args:
       path: the file.
@@ -33,9 +33,11 @@ def glove(path: str | os.PathLike, words: Sequence[str], *, dimension: int | Non
       dimension: what the file must have; that of its first vector unless given.
 
     Raises:
-      InputError: no such file, a header that is not true, or a line of another dimension.
+      InputError: no such file, a header that is not true, a line of another dimension, or none of the words.
     """
     where = f"text.glove: {os.fspath(path)}"
+    if dimension is not None:
+        checks.whole(where, "dimension", dimension)
     checks.require(pathlib.Path(path).is_file(), where, "there is no such file; check the path")
     rows = {word: i for i, word in enumerate(words)}
     found: dict[int, np.ndarray] = {}
@@ -43,6 +45,7 @@ def glove(path: str | os.PathLike, words: Sequence[str], *, dimension: int | Non
     with open(path, encoding="utf-8", errors="replace") as file:
         for number, line in enumerate(file, 1):
             word, *entries = line.rstrip().split(" ")
+            word, entries = _with_spaces(word, entries, dimension)
             if number == 1 and len(entries) == 1 and _whole(word) and _whole(entries[0]):
                 header = int(word), int(entries[0])
                 continue
@@ -53,8 +56,8 @@ def glove(path: str | os.PathLike, words: Sequence[str], *, dimension: int | Non
             checks.require(
                 len(entries) == dimension > 0,
                 where,
-                f"line {number} has {len(entries)} numbers and {dimension} are expected; the file is damaged or has "
-                "another dimension",
+                f"line {number} has {len(entries)} numbers and {dimension} are expected; the file is damaged, or ask "
+                "for its dimension (text:TASK:LENGTHxDIMENSION)",
             )
             if word in rows:
                 found[rows[word]] = _numbers(where, number, entries)
@@ -66,11 +69,33 @@ def glove(path: str | os.PathLike, words: Sequence[str], *, dimension: int | Non
             f"the header says {header[0]} words of dimension {header[1]} and the file has {lines} of dimension "
             f"{dimension}; mend or remove the first line",
         )
+    checks.require(
+        any(row > 1 for row in found) or len(words) <= 2,
+        where,
+        f"none of the {len(words) - 2} words is in the file, such as {words[-1]!r}; words are lower case, so give "
+        "vectors of an uncased corpus, or of the same language",
+    )
     table = np.zeros((len(words), dimension or 0), np.float32)
     for row, vector in found.items():
         table[row] = vector
     table[:2] = 0
     return Vectors(tuple(words), table)
+
+
+def _with_spaces(word, entries, dimension):
+    """A word may have spaces, as some of GloVe's largest file have, once it is known how many numbers follow."""
+    extra = len(entries) - (dimension or len(entries))
+    if extra <= 0 or any(_is_number(entry) for entry in entries[:extra]):
+        return word, entries
+    return " ".join([word, *entries[:extra]]), entries[extra:]
+
+
+def _is_number(entry):
+    try:
+        float(entry)
+    except ValueError:
+        return False
+    return True
 
 
 def _whole(entry):

@@ -113,6 +113,9 @@ def dataset(
 
     Returns:
       ``(data set, vectors)``.
+
+    Raises:
+      InputError: a class has fewer than two sentences with words, or the split leaves a part fewer than the classes.
     """
     from sklearn.model_selection import train_test_split
 
@@ -126,6 +129,13 @@ def dataset(
         f"class {corpus.class_names[counts.argmin()]!r} has {counts.min()} sentences with words; each class needs two, "
         "one to train on and one to test",
     )
+    for name, share in (("training", 1 - test_fraction), ("test", test_fraction)):
+        checks.require(
+            round(share * len(rows)) >= len(counts),
+            "text.dataset",
+            f"test_fraction is {test_fraction} of {len(rows)} sentences, which leaves the {name} part fewer than the "
+            f"{len(counts)} classes; choose another fraction",
+        )
     parts = train_test_split(rows, test_size=test_fraction, random_state=seed, stratify=classes[rows])
     train, test = ([corpus.texts[i] for i in part] for part in parts)
     y_train, y_test = (classes[np.asarray(part)] for part in parts)

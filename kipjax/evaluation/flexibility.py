@@ -1,6 +1,6 @@
 """How much a set minds another number of training steps, or another optimizer (arXiv:2006.08572, section 5.3)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from flax import linen as nn
@@ -27,6 +27,7 @@ def step_counts(
     *,
     protocol: Protocol,
     offsets: Sequence[int] = OFFSETS,
+    evaluate: Callable[..., list[Result]] = train.evaluate,
     **options: Any,
 ) -> dict[int, list[Result]]:
     """Results for each number of steps ``protocol.steps + offset`` that is positive.
@@ -35,16 +36,23 @@ def step_counts(
       distilled, task, model: as in ``train.evaluate``.
       protocol: with a whole number of ``steps``.
       offsets: steps more or fewer.
-      **options: of ``train.evaluate``.
+      evaluate: ``evaluate(distilled, task, model, protocol=..., **options)``, what scores a set by a protocol.
+      **options: of ``evaluate``.
+
+    Raises:
+      InputError: the protocol does not count steps, or no number of them is positive.
     """
     where = "evaluation.flexibility.step_counts"
     protocol = protocols.named(protocol) if isinstance(protocol, str) else protocol
     checks.whole(where, "protocol.steps", protocol.steps)
     assert isinstance(protocol.steps, int)
     counts = [protocol.steps + offset for offset in offsets if protocol.steps + offset > 0]
+    smallest = 1 - protocol.steps
+    checks.require(
+        len(counts) > 0, where, f"offsets is {list(offsets)} and steps {protocol.steps}; give one of {smallest} or more"
+    )
     return {
-        count: train.evaluate(distilled, task, model, protocol=protocol._replace(steps=count), **options)
-        for count in counts
+        count: evaluate(distilled, task, model, protocol=protocol._replace(steps=count), **options) for count in counts
     }
 
 
@@ -55,6 +63,7 @@ def optimizers(
     *,
     protocol: Protocol,
     choices: dict[str, tuple[str, float]] | None = None,
+    evaluate: Callable[..., list[Result]] = train.evaluate,
     **options: Any,
 ) -> dict[str, list[Result]]:
     """Results for each optimizer, ``name -> (optimizer, learning rate)``; those of ``OPTIMIZERS`` at first.
@@ -62,11 +71,11 @@ def optimizers(
     Args:
       distilled, task, model, protocol: as in ``train.evaluate``.
       choices: what to train by.
-      **options: of ``train.evaluate``.
+      evaluate, **options: as in ``step_counts``.
     """
     choices = choices or OPTIMIZERS
     return {
-        name: train.evaluate(
+        name: evaluate(
             distilled, task, model,
             protocol=protocol._replace(optimizer=optimizer, learning_rate=rate, momentum=0.9), **options,
         )

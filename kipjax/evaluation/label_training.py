@@ -5,6 +5,7 @@ says how many steps; for true labels the number is the best on *training* images
 """
 
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,12 +21,34 @@ from kipjax.evaluation.result import Result, Task
 from kipjax.methods import ld
 from kipjax.types import Distilled
 
-__all__ = ["STEPS", "evaluate", "steps_for"]
+__all__ = ["DEFAULT", "STEPS", "Training", "evaluate", "steps_for"]
 
 STEPS = (10, 25, 50, 75, *range(100, 1001, 100))
 """Numbers of steps that true labels are tried with; for more than 100 images those of ``_MORE`` too."""
 
 _MORE = (1200, 1500, 1700)
+
+
+class Training(NamedTuple):
+    """How a network is trained on soft labels.
+
+    Attributes:
+      form, batch_size, reg, alpha: as in ``ld.make``.
+      learning_rate, scale_learning_rate: those of the network and of the scale there.
+      optimizer: of the network, ``"adam"``, or ``"sgd"`` with momentum 0.9.
+    """
+
+    form: str = "ridge"
+    batch_size: int = 50
+    learning_rate: float = 1e-3
+    scale_learning_rate: float = 1e-2
+    reg: float = 1.0
+    alpha: float = 0.01
+    optimizer: str = "adam"
+
+
+DEFAULT = Training()
+"""The paper's."""
 
 
 def steps_for(
@@ -34,8 +57,7 @@ def steps_for(
     task: Task,
     model: nn.Module,
     *,
-    form: str = "ridge",
-    batch_size: int = 50,
+    training: Training = DEFAULT,
     held_out: int = 1000,
 ) -> int:
     """The number of steps with the least error on held-out training images, by one training on the set.
@@ -44,13 +66,14 @@ def steps_for(
       key: draws the images and the training.
       distilled: the set, labels that sum to one.
       task: of whose training images ``held_out``, at most a fifth, decide.
-      model, form, batch_size: as in ``ld.make``.
+      model: as in ``ld.make``.
+      training: how it is trained.
       held_out: how many.
     """
     draw_key, key = jax.random.split(key)
     some, _ = _hold_out(draw_key, task, held_out)
     lengths = jnp.array((*STEPS, *_MORE) if len(distilled.x) > 100 else STEPS)
-    along = jax.jit(functools.partial(ld.fit_along, model=model, form=form, batch_size=batch_size))
+    along = jax.jit(functools.partial(ld.fit_along, model=model, **training._asdict()))
     trained = along(key, x=jnp.asarray(distilled.x), y=jnp.asarray(distilled.y), lengths=lengths)
     scores = jax.lax.map(lambda one: losses.accuracy(ld.outputs(model, one, some[0]), some[1]), trained)
     return int(lengths[int(np.argmax(np.nan_to_num(scores, nan=-1)))])
@@ -62,8 +85,7 @@ def evaluate(
     model: nn.Module,
     *,
     steps: int = 0,
-    form: str = "ridge",
-    batch_size: int = 50,
+    training: Training = DEFAULT,
     name: str = "",
     key: jax.Array | None = None,
     seeds: int = 5,
@@ -77,7 +99,7 @@ def evaluate(
       task: the data set in the same space.
       model: flax module with features.
       steps: of the training on the set; 0 for those of ``steps_for``, which random images always take.
-      form, batch_size: as in ``ld.make``.
+      training: on both.
       name: of the model in the results.
       key: draws everything.
       seeds: networks trained on the set.
@@ -92,14 +114,14 @@ def evaluate(
       NumericalError: a network left the finite numbers.
     """
     where = "evaluation.label_training.evaluate"
-    checks.one_of(where, "form", form, ld.FORMS)
+    checks.one_of(where, "form", training.form, ld.FORMS)
+    checks.one_of(where, "optimizer", training.optimizer, ld.OPTIMIZERS)
     checks.same_example_shape(where, "distilled.x", distilled.x, "task.x_test", task.x_test)
     checks.same_classes(where, "distilled.y", distilled.y, "one row of each class", np.eye(task.num_classes))
     for what, value, least in (("steps", steps, 0), ("seeds", seeds, 1), ("subset_seeds", subset_seeds or 0, 0)):
         checks.whole(where, what, value, least)
     count = seeds if subset_seeds is None else subset_seeds
     own_key, subset_key, tune_key = jax.random.split(jax.random.key(0) if key is None else key, 3)
-    options = {"form": form, "batch_size": batch_size}
     sets = {"distilled": [_summing_to_one(distilled)] * seeds}
     if count:
         rest = _hold_out(jax.random.split(tune_key)[0], task, 1000)[1]  # steps_for holds the others out
@@ -108,9 +130,9 @@ def evaluate(
         ]
     results = []
     for i, (trained_on, some) in enumerate(sets.items()):
-        length = steps if steps and not i else steps_for(tune_key, some[0], task, model, **options)
+        length = steps if steps and not i else steps_for(tune_key, some[0], task, model, training=training)
         keys = jax.random.split(jax.random.fold_in(own_key, i), len(some))
-        score = functools.partial(_score, model=model, block_size=block_size, **options)
+        score = functools.partial(_score, model=model, block_size=block_size, training=training)
         scores = [score(k, one.x, one.y, length, task.x_test, task.test_labels) for k, one in zip(keys, some)]
         accuracies, errors = (tuple(map(float, part)) for part in zip(*scores))
         if not np.all(np.isfinite(errors)):
@@ -119,12 +141,12 @@ def evaluate(
     return results
 
 
-@functools.partial(jax.jit, static_argnames=("model", "form", "batch_size", "block_size"))
-def _score(key, x, y, steps, x_test, classes, *, model, form, batch_size, block_size):
-    trained = ld.fit(key, model, x, y, steps, form=form, batch_size=batch_size)
+@functools.partial(jax.jit, static_argnames=("model", "training", "block_size"))
+def _score(key, x, y, steps, x_test, classes, *, model, training, block_size):
+    trained = ld.fit(key, model, x, y, steps, **training._asdict())
     found = in_blocks(lambda block: ld.outputs(model, trained, block), jnp.asarray(x_test), block_size)
     classes = jnp.asarray(classes)
-    likely = found if form == "ridge" else jax.nn.softmax(found)
+    likely = found if training.form == "ridge" else jax.nn.softmax(found)
     return losses.accuracy(found, classes), losses.mse(likely, jax.nn.one_hot(classes, found.shape[1]))
 
 

@@ -4,6 +4,7 @@
 ``SCE(s Phi W, y)``, with the running mean ``W`` of ridge classifiers of the parts, which is what predicts.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -18,7 +19,10 @@ from kipjax.data import draw
 from kipjax.models import network
 from kipjax.types import PyTree
 
-__all__ = ["Trained", "fit", "fit_along", "forward", "outputs", "ridge_weights", "with_one"]
+__all__ = ["OPTIMIZERS", "Trained", "fit", "fit_along", "forward", "outputs", "ridge_weights", "with_one"]
+
+
+OPTIMIZERS = {"adam": optax.adam, "sgd": functools.partial(optax.sgd, momentum=0.9)}
 
 
 class Trained(NamedTuple):
@@ -85,6 +89,7 @@ def fit_along(
     scale_learning_rate: float = 1e-2,
     reg: float = 1.0,
     alpha: float = 0.01,
+    optimizer: str = "adam",
     variables: PyTree = None,
 ) -> Trained:
     """One training looked at after each of ``lengths [l]`` steps, ascending: a ``Trained`` of leaves ``[l, ...]``.
@@ -96,12 +101,13 @@ def fit_along(
       lengths: numbers of steps; may be traced.
       form: ``"ridge"`` or ``"second_order"``.
       batch_size, learning_rate, scale_learning_rate, reg, alpha: as in ``ld.make``, of the model.
+      optimizer: a name in ``OPTIMIZERS``, of the network; the paper's is ``"adam"``.
       variables: where it starts; drawn unless given.
     """
     x, y = jnp.asarray(x), jnp.asarray(y)
     init_key, run_key = jax.random.split(key)
     variables = network.init(model, init_key, x) if variables is None else variables
-    of_model, of_scale = optax.adam(learning_rate), optax.adam(scale_learning_rate)
+    of_model, of_scale = OPTIMIZERS[optimizer](learning_rate), optax.adam(scale_learning_rate)
     size, scale = min(batch_size, len(x)), jnp.ones((), x.dtype)
     width = variables["params"]["head"]["kernel"].shape[0] if form == "ridge" else 0
     w = jnp.zeros((width + 1, y.shape[1]), x.dtype)

@@ -44,7 +44,6 @@ __all__ = [
     "rows",
     "starts",
     "train",
-    "uncentred",
 ]
 
 STARTS = ("random", "fixed")
@@ -94,12 +93,6 @@ def curriculum(x: jax.Array, steps: int) -> jax.Array:
 def rows(batches: jax.Array) -> jax.Array:
     """``[S, b, ...] -> [S b, ...]``, the inverse of ``curriculum``."""
     return jnp.swapaxes(batches, 0, 1).reshape(-1, *batches.shape[2:])
-
-
-def uncentred(y: jax.Array) -> jax.Array:
-    """``y [m, k]`` with rows that sum to zero, unless they are zero, moved to sum to one."""
-    centred = (jnp.abs(jnp.sum(y, axis=1, keepdims=True)) < 1e-6) & jnp.any(y != 0, axis=1, keepdims=True)
-    return jnp.where(centred, y + 1 / y.shape[1], y)
 
 
 def starts(key: jax.Array, model: nn.Module, x: jax.Array, count: int) -> PyTree:
@@ -236,7 +229,8 @@ def make(
       sum to one; ``Distilled.y`` is not centred. ``Distilled.lr`` is ``eta [T]``.
 
     Raises:
-      InputError: a value is outside its range, nothing is learned, or the attacked class is the target.
+      InputError: a value is outside its range, nothing is learned, or the attacked class is the target; in ``init``,
+        pretrained networks are of another model.
 
     References:
       arXiv:1811.10959, algorithm 1; arXiv:1910.02551, algorithm 1a.
@@ -250,6 +244,7 @@ def make(
         checks.at_least(where, name, value, 0.0, strict=True)
     checks.one_of(where, "start", start, STARTS)
     checks.one_of(where, "label_form", label_form, LABEL_FORMS)
+    unroll.check_spans(where, segment, truncate, least=1)
     _check_attack(where, attacked, target)
     available = check_pretrained(where, pretrained, networks)
     learned = {"x": learn_images, "y": learn_labels, "raw_step_sizes": learn_step_sizes}
@@ -265,9 +260,11 @@ def make(
             max(attacked, target) < y.shape[1], where, f"attacked is {attacked}, target {target}; classes: {y.shape[1]}"
         )
         raw = jnp.full(inner_steps * epochs, step_size + jnp.log(-jnp.expm1(-jnp.asarray(step_size, x.dtype))), x.dtype)
-        at = Learned(x, uncentred(y), raw)
+        at = Learned(x, labels.uncentred(y), raw)
         kept = starts(key, model, x, networks) if start == "fixed" else None
-        kept = kept if pretrained is None else jax.tree.map(jnp.array, pretrained)
+        if pretrained is not None:
+            _require_same_networks(where, jax.eval_shape(lambda: starts(key, model, x, available)), pretrained)
+            kept = jax.tree.map(jnp.array, pretrained)
         return State(at, adam.init(_pick(at, names)), kept)
 
     def theta_0(key, state):
@@ -339,6 +336,20 @@ def check_pretrained(where: str, pretrained: PyTree, networks: int) -> int:
     available = counts.pop()
     checks.require(networks <= available, where, f"networks is {networks} and pretrained has {available}; lower it")
     return available
+
+
+def _require_same_networks(where, expected, given):
+    shapes = [
+        {jax.tree_util.keystr(path): jnp.shape(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+        for tree in (expected, given)
+    ]
+    other = next((name for name in {**shapes[0], **shapes[1]} if shapes[0].get(name) != shapes[1].get(name)), None)
+    checks.require(
+        other is None,
+        where,
+        f"pretrained has {other} of shape {shapes[1].get(other)} and the model's networks {shapes[0].get(other)}; give "
+        "networks of this model, trained on examples of this shape",
+    )
 
 
 def _pick(learned: Learned, names: list[str]) -> dict[str, Any]:

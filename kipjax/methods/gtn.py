@@ -235,6 +235,10 @@ def make(
         checks.at_least(where, name, value, 0.0, strict=True)
     checks.at_least(where, "weight", weight, 0.0)
     checks.within(where, "final_rate", final_rate, 0.0, 1.0)
+    for name, value in (("b1", b1), ("b2", b2)):
+        checks.within(where, name, value, 0.0, 1.0)
+    checks.at_least(where, "eps", eps, 0.0)
+    unroll.check_spans(where, segment, truncate, least=1)
     rate = optax.cosine_decay_schedule(learning_rate, decay_steps, final_rate) if decay_steps else learning_rate
     adam = optax.adam(rate, b1=b1, b2=b2, eps=eps)
     chosen = {"generator": True, "z": curriculum != "noise", "y": learn_labels and curriculum != "noise"}
@@ -249,7 +253,7 @@ def make(
 
     def init(key, distilled0):
         x, y = inputs.start(where, distilled0)
-        y = dd.curriculum(dd.uncentred(y), inner_steps)
+        y = dd.curriculum(labels.uncentred(y), inner_steps)
         g_key, z_key = jax.random.split(key)
         z = jax.random.normal(z_key, (*y.shape[:2], latent_size), x.dtype)
         generator = generator_for(x.shape[1:]).init(g_key, z[0], y[0])["params"]

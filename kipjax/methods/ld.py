@@ -31,13 +31,23 @@ from kipjax import checks
 from kipjax.core import labels, losses
 from kipjax.data import draw
 from kipjax.methods import inputs
-from kipjax.methods._label_training import Trained, fit, fit_along, forward, outputs, ridge_weights, with_one
+from kipjax.methods._label_training import (
+    OPTIMIZERS,
+    Trained,
+    fit,
+    fit_along,
+    forward,
+    outputs,
+    ridge_weights,
+    with_one,
+)
 from kipjax.methods._overfitting import Watch, training_steps, watch, watched
 from kipjax.models import network
 from kipjax.types import Batch, Distilled, Method, PyTree
 
 __all__ = [
     "FORMS",
+    "OPTIMIZERS",
     "Best",
     "Info",
     "Learner",
@@ -176,7 +186,8 @@ def make(
       model: network with features (``models.network``).
       form: ``"ridge"`` or ``"second_order"``.
       batch_size: images of the set in a step, at random without replacement; all of them if there are fewer.
-      learn_labels: false keeps those of the starting set: the baseline of true labels.
+      learn_labels: false keeps those of the starting set, rows that sum to zero moved to sum to one: the baseline of
+        true labels.
       learning_rate: of Adam on the labels.
       model_learning_rate, scale_learning_rate: of Adam on the network, and on ``s``.
       inner_step_size: ``a`` of the second-order form.
@@ -192,7 +203,8 @@ def make(
       1024). ``training_steps(state.watch)`` says how long to train on the result.
 
     Raises:
-      InputError: a value is outside its range, or the model has no features.
+      InputError: a value is outside its range, or the model has no features; in ``init``, network, set and
+        ``validation`` do not fit.
 
     References:
       arXiv:2006.08572, algorithms 1 and 2.
@@ -215,7 +227,10 @@ def make(
     def init(key, distilled0):
         x, y = inputs.start(where, distilled0)
         m, k = y.shape
-        y = jnp.full_like(y, 1 / k) if learn_labels else y
+        network.require_outputs(where, model, x, k)
+        if validation is not None:
+            inputs.fit(f"{where}, validation", x, y, validation)
+        y = jnp.full_like(y, 1 / k) if learn_labels else labels.uncentred(y)
         errors = watch(window or patience_for(m, k), x.dtype)
         best = None if validation is None else _no_best(y)
         return State(x, y, of_labels.init(y), _fresh(key, model, x, k, options), errors, best)

@@ -219,6 +219,8 @@ def test_nothing_is_kept_of_no_steps():
         ({"momentum": jnp.ones((3, 1))}, "momentum has shape"),
         ({"momentum": 0.5, "optimizer": optax.scale_by_adam()}, "not both"),
         ({"weight_decay": -1.0}, "weight_decay is -1.0"),
+        ({"weight_decay": [0.1, 0.2]}, r"weight_decay has shape \(2,\)"),
+        ({"step_size": jnp.nan}, "step_size has NaN"),
         ({"segment": "half"}, "segment is 'half'"),
         ({"segment": -1}, "segment is -1"),
         ({"truncate": -1}, "truncate is -1"),
@@ -232,6 +234,11 @@ def test_bad_input(options, words):
     theta, curriculum, *_ = data()
     with pytest.raises(checks.InputError, match=words):
         unroll.sgd(cross_entropy, theta, curriculum, **{"step_size": 0.1, **options})
+
+
+def test_parameters_that_are_no_floating_point_numbers():
+    with pytest.raises(checks.InputError, match="params are of type int32"):
+        unroll.sgd(lambda theta, item: 0.0, jnp.arange(3), jnp.ones(2), step_size=0.1)
 
 
 def test_a_curriculum_of_leaves_that_do_not_fit():

@@ -66,6 +66,8 @@ def test_glove(tmp_path):
     assert not np.any(v.table[[0, 1, v.words.index("dog")]])
     same = text.glove(write(tmp_path / "b.txt", ["3 3", *lines]), v.words, dimension=3)
     np.testing.assert_array_equal(same.table, v.table)
+    spaced = text.glove(write(tmp_path / "c.txt", [". . . 7 8 9", *lines]), v.words, dimension=3)
+    np.testing.assert_array_equal(spaced.table, v.table)
 
 
 @pytest.mark.parametrize(
@@ -77,6 +79,9 @@ def test_glove(tmp_path):
         (["cat 1 2 3"], {"dimension": 50}, "line 1 has 3 numbers and 50 are expected"),
         (["cat 1 2 x"], {}, "line 1 has entries that are no numbers"),
         ([""], {}, "the file has no vectors"),
+        (["cat 1 2 3 4"], {"dimension": 2}, "line 1 has 4 numbers and 2 are expected"),
+        (["cat 1 2"], {"dimension": 0}, "dimension is 0"),
+        (["CAT 1 2", "THE 3 4"], {}, r"none of the \d+ words is in the file, .* words are lower case"),
     ],
 )
 def test_wrong_embedding_files(lines, options, words, tmp_path):
@@ -145,6 +150,14 @@ def test_texts_without_words_and_shapes_that_do_not_fit():
         text.learned(TEXTS, v.words, dimension=50)
     with pytest.raises(checks.InputError, match="names has 1 entries for 0 files"):
         text.domains([], names=["a"])
+    with pytest.raises(checks.InputError, match="there are 0 files"):
+        text.domains([])
+    with pytest.raises(checks.InputError, match="files is empty"):
+        text.sentiment([])
+    corpus = text.Corpus(("a cat", "the dog") * 10, np.arange(20) % 2, ("cats", "dogs"))
+    for fraction, part in ((0.01, "test"), (0.99, "training")):
+        with pytest.raises(checks.InputError, match=f"leaves the {part} part fewer than the 2 classes"):
+            text.dataset(corpus, test_fraction=fraction)
 
 
 FOLDER = os.environ.get("KIPJAX_TEXT_DIR") or pathlib.Path(__file__).parents[3] / "shared" / "data" / "text"

@@ -132,6 +132,8 @@ def test_flexibility():
     found = flexibility.step_counts(made, task, networks.Linear(K), protocol=protocol, offsets=(-30, 0, 10), **options)
     assert list(found) == [20, 30]
     assert found[30][0].accuracies[0] > 0.8
+    with pytest.raises(checks.InputError, match="steps 20; give one of -19 or more"):
+        flexibility.step_counts(made, task, networks.Linear(K), protocol=protocol, offsets=(-20, -30))
     by = flexibility.optimizers(made, task, networks.Linear(K), protocol=protocol, **options)
     assert set(by) == {"adam", "sgd"}
 
@@ -140,6 +142,7 @@ def test_flexibility():
 @pytest.mark.parametrize("form", ["ridge", "second_order"])
 def test_sets_of_labels_are_tested_in_their_own_form(form, monkeypatch):
     made, task = problem()
+    training = label_training.Training(form)
     made = made._replace(y=made.y - 1 / K, lr=None)  # as centred ones, they are shifted to sum to one
     tried = []
 
@@ -150,7 +153,9 @@ def test_sets_of_labels_are_tested_in_their_own_form(form, monkeypatch):
     chosen = label_training.steps_for
     monkeypatch.setattr(label_training, "STEPS", (1, 30))
     monkeypatch.setattr(label_training, "steps_for", steps_for)
-    results = label_training.evaluate(made, task, networks.Small(K), form=form, steps=200, seeds=1, subset_seeds=2)
+    results = label_training.evaluate(
+        made, task, networks.Small(K), training=training, steps=200, seeds=1, subset_seeds=2
+    )
     assert [(r.trained_on, len(r.accuracies)) for r in results] == [("distilled", 1), ("random subset", 2)]
     assert results[0].accuracies[0] > 0.8 and len(tried) == 1, "only true labels need a number of steps"
     np.testing.assert_allclose(np.sum(tried[0].y, axis=1), 1, rtol=1e-6)
@@ -159,4 +164,6 @@ def test_sets_of_labels_are_tested_in_their_own_form(form, monkeypatch):
     rows = {tuple(row) for row in np.asarray(x)}
     assert not rows & {tuple(row) for row in rest.x_train}, "no image is in both"
     with pytest.raises(checks.InputError, match="form is 'first'; choose one of ridge, second_order"):
-        label_training.evaluate(made, task, networks.Small(K), form="first")
+        label_training.evaluate(made, task, networks.Small(K), training=label_training.Training("first"))
+    with pytest.raises(checks.InputError, match="optimizer is 'lion'; choose one of adam, sgd"):
+        label_training.evaluate(made, task, networks.Small(K), training=training._replace(optimizer="lion"))

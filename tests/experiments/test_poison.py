@@ -59,6 +59,17 @@ def test_the_report_by_hand():
         assert rows[name] == {"before": [before], "after": [after]}, name
 
 
+def test_numbers_that_are_not_finite_are_no_success():
+    """The largest of NaN is the first, so that a set of NaN would seem to have made all of them the target."""
+    task = Task(None, None, np.zeros((2, 2), np.float32), np.array([1, 2]), 3)
+    head = {"kernel": jnp.zeros((1, 2, 3)), "bias": jnp.zeros((1, 3))}
+    made = Distilled(np.full((1, 2), np.nan, np.float32), np.eye(3, dtype=np.float32)[[0]], np.ones(1, np.float32))
+    with pytest.raises(checks.NumericalError, match="network 0 after the step left the finite numbers"):
+        poison.attack(Linear(3), {"params": {"head": head}}, made, task, 1, 0)
+    with pytest.raises(checks.InputError, match="no test image is of class 0"):
+        poison.attack(Linear(3), {"params": {"head": head}}, made, task, 0, 1)
+
+
 class Linear(nn.Module):
     """A linear layer with a bias."""
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 import kipjax
-from experiments import build, report, scoring, trainer
+from experiments import build, inputs, report, scoring, trainer
 from kipjax import checks, methods
-from kipjax.evaluation import train
+from kipjax.evaluation import label_training, train
 from kipjax.io import artifact as artifacts
 from tests.experiments.shell import cli
 
@@ -136,6 +136,54 @@ def test_a_set_of_labels_keeps_its_number_of_steps(tmp_path):
     steps = made.meta["training_steps"]
     expected = [f"convnet, {steps} steps", f"convnet, {steps + 2} steps", "convnet, sgd 0.01"]
     assert list(dict.fromkeys(row["model"] for row in json.loads(out.read_text()))) == expected
+
+
+def test_a_set_of_labels_is_tested_by_the_training_of_its_run(monkeypatch):
+    """Its ridge, rates and mean, and for flexibility other steps and optimizers, in the form of the run."""
+    config = tiny("ld.digits")
+    config.method.update(reg=0.3, alpha=0.2, model_learning_rate=0.05, scale_learning_rate=0.07, batch_size=4)
+    experiment, seen = build.experiment(config), []
+    monkeypatch.setattr(label_training, "evaluate", lambda *args, **options: seen.append(options) or [])
+    made, task, usage = experiment.start, experiment.task, {"training_steps": 9}
+    name, model = scoring.network(config, task)
+    protocol = scoring.protocol("ld", task, len(made.x), config, usage, model)
+    options = {"key": jax.random.key(0), "seeds": 1}
+    scoring.trained_results(config, made, task, model, protocol=protocol, name=name, **options)
+    own = label_training.Training("ridge", 4, 0.05, 0.07, 0.3, 0.2)
+    assert [(one["steps"], one["training"]) for one in seen] == [(9, own)]
+    seen.clear()
+    scoring.flexibility_results(config, made, task, {name: model}, protocol, [-3, 2], {"sgd": ("sgd", 0.5)}, **options)
+    other = own._replace(optimizer="sgd", learning_rate=0.5)
+    assert [(one["steps"], one["training"]) for one in seen] == [(6, own), (11, own), (9, other)]
+    config.method.learn_labels = False
+    with pytest.raises(checks.InputError, match="true labels has no number of steps"):
+        scoring.flexibility_results(config, made, task, {name: model}, protocol, [0], {}, **options)
+
+
+def test_images_of_another_data_set():
+    """They get the labels that the config asks for; true ones they have none."""
+    config = tiny("ld.digits")
+    config.init.update(base="digits", classes=3, labels="smoothed")
+    start = build.experiment(config).start
+    np.testing.assert_allclose(start.y, 0.9 * np.eye(10)[np.arange(3).repeat(config.init.ipc)] + 0.01, rtol=1e-6)
+    config.init.update(classes=0, labels="", centered=True, scale=2.0)
+    start = build.experiment(config).start
+    np.testing.assert_allclose(start.y, 2 * (np.eye(10)[np.arange(10).repeat(config.init.ipc)] - 0.1), atol=1e-6)
+    config.method.learn_labels = False
+    with pytest.raises(checks.InputError, match="whose true labels are none of digits"):
+        build.experiment(config)
+
+
+@pytest.mark.parametrize("held_out", [False, True])
+def test_images_that_choose_the_labels_are_no_targets(held_out):
+    config = tiny("ld.digits")
+    config.validation_ipc, config.validation_held_out = 30, held_out
+    parts = build.experiment(config).task
+    chosen, rest = inputs.validation(config, parts), inputs.targets(config, parts)
+    rows = {row.tobytes() for row in np.asarray(chosen.x)}
+    shared = sum(row.tobytes() in rows for row in np.asarray(rest.x_train))
+    assert len(rows) == 300 and len(rest.x_train) == len(rest.train_labels) == len(parts.x_train) - 300 * held_out
+    assert shared == (0 if held_out else 300)
 
 
 def test_starting_labels_and_images_of_some_classes_only():

@@ -378,6 +378,8 @@ def test_distilling_beats_the_real_images_that_it_started_from():
         ({"pretrained": {"params": {"w": np.ones((2, 3))}}, "networks": 3}, "networks is 3 and pretrained has 2"),
         ({"pretrained": {"w": np.ones((2, 3))}}, "stacked along a first axis"),
         ({"halve_every": -1}, "halve_every is -1"),
+        ({"segment": "half"}, "segment is 'half'"),
+        ({"truncate": 0}, "truncate is 0"),
     ],
 )
 def test_bad_input(options, words):
@@ -391,6 +393,10 @@ def test_bad_input(options, words):
         ({"inner_steps": 4}, "the number of rows is 6, which is not divisible by inner_steps"),
         ({"inner_steps": 7}, "a curriculum of 7 steps is longer than the data, 6 rows"),
         ({"inner_steps": 2, "attacked": 0, "target": 3}, "target 3; classes: 3"),
+        (
+            {"inner_steps": 2, "pretrained": {"params": {"head": {"kernel": np.ones((1, 9, 3))}}}},
+            r"pretrained has \['params'\]\['head'\]\['kernel'\] of shape \(1, 9, 3\) and the model's networks",
+        ),
     ],
 )
 def test_sets_that_do_not_fit(options, words):

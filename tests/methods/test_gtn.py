@@ -301,6 +301,9 @@ def test_learner_and_its_statistics():
         ({"momentum": 0.0}, "momentum is 0.0; it must be above 0"),
         ({"inner_steps": 0}, "inner_steps is 0"),
         ({"weight": -1.0}, "weight is -1.0"),
+        ({"b1": 1.5}, r"b1 is 1\.5"),
+        ({"eps": -1.0}, r"eps is -1\.0"),
+        ({"truncate": 0}, "truncate is 0"),
     ],
 )
 def test_bad_input(options, words):

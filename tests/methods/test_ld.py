@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from kipjax import checks
+from kipjax.core import labels
 from kipjax.methods import ld
 from kipjax.models import network
 from kipjax.types import Batch, Distilled
@@ -267,6 +268,19 @@ def test_a_label_set_of_another_size():
         method.step(jax.random.key(0), state, batch._replace(y=batch.y[:, :2]))
     with pytest.raises(checks.InputError, match="same number of rows"):
         method.init(jax.random.key(0), start._replace(y=start.y[:-1]))
+    with pytest.raises(checks.InputError, match="the model has 2 outputs and the labels 3 columns"):
+        ld.make(networks.Linear(2)).init(jax.random.key(0), start)
+    held = batch._replace(y=jnp.pad(batch.y, ((0, 0), (0, 2))))
+    with pytest.raises(checks.InputError, match=r"validation: .*3 columns and y_t has 5"):
+        ld.make(networks.Linear(K), validation=held).init(jax.random.key(0), start)
+
+
+def test_true_labels_may_be_centred():
+    start, _ = problem()
+    hard = labels.one_hot(np.arange(M) % K, K)
+    for y in (hard, hard + 1 / K):
+        state = ld.make(networks.Linear(K), learn_labels=False).init(jax.random.key(0), start._replace(y=y))
+        np.testing.assert_allclose(state.y, hard + 1 / K, atol=1e-7)
 
 
 @pytest.mark.slow
