@@ -25,9 +25,9 @@ EXIT_PEER_LOST = processes.EXIT_PEER_LOST
 EXIT_INTERRUPTED = 75  # what sysexits.h calls a temporary failure: try again
 
 _ADVICE = {
-    errno.ENOSPC: "the disk is full; free some space and run again with --resume",
-    errno.EDQUOT: "the disk quota is used up; free some space and run again with --resume",
-    errno.EFBIG: "a file grew past the size limit; raise it and run again with --resume",
+    errno.ENOSPC: "the disk is full; free some space and run again",
+    errno.EDQUOT: "the disk quota is used up; free some space and run again",
+    errno.EFBIG: "a file grew past the size limit; raise it and run again",
     errno.EISDIR: "a folder stands where a file should be; choose another path",
     errno.EPERM: "not permitted; choose a folder that you may write to",
     errno.EACCES: "permission denied; choose a folder that you may write to",
@@ -82,9 +82,11 @@ def run(main: Callable[[], None], define: Callable[[], None] = lambda: None) -> 
         if error.errno not in _ADVICE:
             _defect(error)
         where = error.filename or os.strerror(error.errno)
-        _exit(EXIT_SYSTEM, f"{where}: {_ADVICE[error.errno]}")
+        again = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) and "resume" in flags.FLAGS
+        _exit(EXIT_SYSTEM, f"{where}: {_ADVICE[error.errno]}{' with --resume' if again else ''}")
     except KeyboardInterrupt:
-        _exit(130, "interrupted; the last checkpoint is kept, go on with --resume")
+        kept = "; the last checkpoint is kept, go on with --resume" if "resume" in flags.FLAGS else ""
+        _exit(130, f"interrupted{kept}")
     except Exception as error:
         _defect(error)
 

@@ -37,6 +37,7 @@ flags.mark_flag_as_required("config")
 def main() -> None:
     findings.folder()
     config, fractions, archs = FLAGS.config, _fractions(), findings.nonempty("arch")
+    checks.at_least("--learning_rate", "learning_rate", FLAGS.learning_rate, 0.0, strict=True)
     checks.require(
         config.method.name == "kip",
         "--config",
@@ -60,6 +61,7 @@ def main() -> None:
                 )  # fmt: skip
                 rows.append({"set": name, "size": found.size, "arch": arch, "rho": rho, "run": run})
                 rows[-1]["accuracies"] = found.accuracies
+                findings.save(rows, config=config.to_dict())  # now, so that what is done is not lost where the rest is
     plots.corruption(os.path.join(FLAGS.out, "corruption.png"), rows)
     findings.write(rows, _table(rows, fractions), config=config.to_dict())
 

@@ -24,7 +24,7 @@ def define() -> None:
     """The flags."""
     text = (
         "What is kept of a phase: random, herding, mnemonics, or a config FILE.py[:VARIANT] of any method, words of a "
-        "variant joined by +, other values of its fields behind @ (configs/dsa/images.py:mnist+cpu@steps=100)."
+        "variant joined by +, other values of its fields behind @ (:mnist+cpu@steps=100)."
     )
     flags.DEFINE_list("builder", ["random"], text)
     flags.DEFINE_integer("ipc", 0, "Images kept of each class of a phase.", lower_bound=0)
@@ -53,6 +53,10 @@ def define() -> None:
     flags.DEFINE_enum("level", "network", methods.mnemonics.LEVELS, "mnemonics: what the inner training moves.")
     flags.DEFINE_integer("inner_steps", 20, "mnemonics: steps of the inner training.", lower_bound=0)
     flags.DEFINE_float("inner_rate", 0.01, "mnemonics: their learning rate, alpha_2.")
+    flags.DEFINE_integer(
+        "segment", 0, "mnemonics: inner steps computed again at once on the way back; 0 keeps all, 1 the least.",
+        lower_bound=0,
+    )  # fmt: skip
     flags.DEFINE_integer("adjust_steps", 1, "mnemonics: steps on each half of the old exemplars.", lower_bound=0)
     flags.DEFINE_float("adjust_rate", 1e-5, "mnemonics: their learning rate, beta_2.")
 
@@ -102,7 +106,8 @@ def _builder(name):
         made = _mnemonics()
         return lambda preprocesses: made
     config = _config(name)
-    return lambda preprocesses: _of_config(config, preprocesses, FLAGS.data)
+    name = "" if FLAGS.domains else FLAGS.data
+    return lambda preprocesses: _of_config(config, preprocesses, name)
 
 
 def _mnemonics():
@@ -110,7 +115,7 @@ def _mnemonics():
         epochs=FLAGS.exemplar_epochs, batch_size=FLAGS.exemplar_batch, start=FLAGS.exemplar_start,
         learning_rate=FLAGS.exemplar_rate, optimizer=FLAGS.exemplar_optimizer, level=FLAGS.level,
         inner_steps=FLAGS.inner_steps, step_size=FLAGS.inner_rate, adjust_steps=FLAGS.adjust_steps,
-        adjust_rate=FLAGS.adjust_rate,
+        adjust_rate=FLAGS.adjust_rate, segment=FLAGS.segment,
     )  # fmt: skip
 
 
@@ -132,7 +137,10 @@ def _config(name):
 
 
 def _of_config(config, preprocesses, name):
-    """Runs the config's method on the images of a phase, whose classes are 0, 1, ... inside it."""
+    """Runs the config's method on the images of a phase, whose classes are 0, 1, ... inside it.
+
+    They are of the data set ``name``, or of that of the phase for an empty one.
+    """
     config = config.copy_and_resolve_references()
     asked = config.batch.size
 
@@ -141,7 +149,7 @@ def _of_config(config, preprocesses, name):
         columns = np.sort(phase.classes)
         own = np.searchsorted(columns, phase.train_labels)
         config.init.ipc, config.batch.size = ipc, min(asked, _most(config.batch.kind, own, len(columns)))
-        parts = Task(phase.x_train, own, phase.x_test[:1], np.zeros(1, int), len(columns), name)
+        parts = Task(phase.x_train, own, phase.x_test[:1], np.zeros(1, int), len(columns), name or phase.name)
         made = build.memory(config, parts, preprocesses[phase.number], seed)
         return continual.place(made if config.init.centered else made._replace(y=labels.center(made.y)), phase)
 

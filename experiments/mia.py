@@ -49,16 +49,27 @@ def main() -> None:
         "--artifact",
         "is empty and no baseline is on; there is no network to attack",
     )
+    checks.require(
+        FLAGS.subset_size <= FLAGS.chunk_size,
+        "--subset_size",
+        f"is {FLAGS.subset_size} of the {FLAGS.chunk_size} images of a chunk; lower it, or raise --chunk_size",
+    )
     _require_placed(found, chunks)
+    if FLAGS.control:
+        _control(len(findings.dataset().x_train), chunks[0])
     # Sets of one config, from several chunks or seeds, share a row of the table.
     named = [
         (f"{name}, {len(item.made.distilled.x)} images", item) for name, item in zip(findings.pooled(found), found)
     ]
-    audits = {number: _chunk(number, named, lengths) for number in chunks}
-    rows = [{"chunk": number, **audit._asdict()} for number, some in audits.items() for audit in some]
-    merged = [audit for some in audits.values() for audit in some]
-    _plot(merged, os.path.join(FLAGS.out, "curves.png"))
-    findings.write(rows, _table(merged, lengths[-1]), fprs=mia.FPRS, seconds=time.monotonic() - began)
+    rows, audits = [], []
+    for number in chunks:
+        for audit in _chunk(number, named, lengths):
+            audits.append(audit)
+            rows.append({"chunk": number, **audit._asdict()})
+            about = {"fprs": mia.FPRS, "seconds": time.monotonic() - began}
+            findings.save(rows, **about)  # now, so that what is done is not lost where the rest is
+    _plot(audits, os.path.join(FLAGS.out, "curves.png"))
+    findings.write(rows, _table(audits, lengths[-1]), **about)
 
 
 def _chunk(number, named, lengths):
@@ -68,34 +79,27 @@ def _chunk(number, named, lengths):
     options = {"lengths": lengths, "seeds": FLAGS.seeds, "attacks": FLAGS.attacks, "grid": FLAGS.grid}
     options |= {"protocol": _protocol(), "key": jax.random.fold_in(jax.random.key(FLAGS.seed), number)}
     chunk = findings.dataset(int(members[0]), FLAGS.chunk_size)
-    audits = []
     for name, item in named:
         if _members(item) != (members[0], FLAGS.chunk_size):
             continue
-        checks.require(
-            (item.source.name, item.source.image_size) == (FLAGS.data, FLAGS.image_size),
-            item.path,
-            f"was distilled from {item.source.name} at image_size {item.source.image_size}; set --data and "
-            "--image_size to those",
-        )
         task, distilled = findings.task(chunk, item.made.preprocess), jax.tree.map(jnp.asarray, item.made.distilled)
-        audits += mia.evaluate(
+        yield from mia.audits(
             task, np.arange(FLAGS.chunk_size), distilled={name: distilled}, subset_size=0, real=False,
             model=_model(task), **options,
         )  # fmt: skip
-    return audits + _baselines(whole, members, number, options)
+    yield from _baselines(whole, members, number, options)
 
 
 def _baselines(whole, members, number, options):
     if not (FLAGS.real or FLAGS.control or FLAGS.subset_size):
-        return []
+        return
     control = _control(len(whole.x_train), number) if FLAGS.control else None
     used = members if control is None else np.concatenate([members, control])
     # Preprocessing is fitted on the members, so that nothing else is known of them.
     preprocess = data.preprocess.fit(whole.x_train[members], FLAGS.preprocess)
     task = findings.task(whole._replace(x_train=whole.x_train[used], y_train=whole.y_train[used]), preprocess)
     rows = np.arange(len(used))
-    return mia.evaluate(
+    yield from mia.audits(
         task, rows[: len(members)], control=rows[len(members) :], subset_size=FLAGS.subset_size, real=FLAGS.real,
         model=_model(task), **options,
     )  # fmt: skip
@@ -124,6 +128,12 @@ def _members(item):
 def _require_placed(found, numbers):
     chunks = [(number * FLAGS.chunk_size, FLAGS.chunk_size) for number in numbers]
     for item in found:
+        checks.require(
+            (item.source.name, item.source.image_size) == (FLAGS.data, FLAGS.image_size),
+            item.path,
+            f"was distilled from {item.source.name} at image_size {item.source.image_size}; set --data and "
+            "--image_size to those",
+        )
         start, size = _members(item)
         checks.require(
             _members(item) in chunks,

@@ -61,15 +61,20 @@ def main() -> None:
     found = findings.inputs(FLAGS.artifact)
     parts, preprocess = _parts(found)
     task = findings.task(parts.rest, preprocess)
+    nas.require_suits(space, task.x_train, task.num_classes)  # before a network is trained to herd
     proxies = _proxies(task, found)
-    searches = nas.evaluate(
+    searches, rows, networks = [], [], [one._asdict() for one in space]
+    for search in nas.searches(
         task, space, proxies, protocol=short, full_protocol=full, early_stopping=FLAGS.early_stopping,
         held=parts.held(preprocess), key=jax.random.key(FLAGS.seed), seeds=FLAGS.seeds, parallel=FLAGS.parallel,
-    )  # fmt: skip
+    ):  # fmt: skip
+        searches.append(search)
+        rows.append(search._asdict() | {"accuracies": search.accuracies.tolist()})
+        findings.save(rows, architectures=networks)  # now, so that what is done is not lost where the rest is
+        print(f"{search.proxy}: {search.seconds:.0f} s, and {search.compile_seconds:.0f} s of compiling", flush=True)
     _plot(searches, os.path.join(FLAGS.out, "correlation.png"))
-    rows = [search._asdict() | {"accuracies": search.accuracies.tolist()} for search in searches]
     about = [f"proxies scored on {parts.about}; {protocols.describe(short, searches[0].images)}"]
-    findings.write(rows, _table(space, searches, about), architectures=[one._asdict() for one in space])
+    findings.write(rows, _table(space, searches, about), architectures=networks)
 
 
 def _parts(found):

@@ -138,21 +138,23 @@ def _options(number):
 
 def _points(sets, settings):
     """The studies of hyperparameters and of sizes."""
-    rows = []
+    rows, plain = [], []
     for number, one in enumerate(sets):
-        points = robustness.scatter(
-            one.made, one.task, _models(one.task), settings, natural=one.natural, held=one.held, **_options(number)
-        )
-        for point in points:
-            values = {field: np.asarray(value).tolist() for field, value in point._asdict().items()
-                      if field not in ("network", "setting")}  # fmt: skip
-            row = {"set": one.name, "size": len(one.made.x), "number": number, "network": point.network, **values}
-            row["in_family"] = None if one.kernels is None else point.network in one.kernels
-            rows.append(row | {"setting": point.setting._asdict(), "point": point})
+        options = {"natural": one.natural, "held": one.held, **_options(number)}
+        for network, model in _models(one.task).items():
+            points = robustness.scatter(one.made, one.task, {network: model}, settings, **options)
+            for point in points:
+                values = {field: np.asarray(value).tolist() for field, value in point._asdict().items()
+                          if field not in ("network", "setting")}  # fmt: skip
+                row = {"set": one.name, "size": len(one.made.x), "number": number, "network": network, **values}
+                row["in_family"] = None if one.kernels is None else network in one.kernels
+                row["setting"] = point.setting._asdict()
+                plain.append(row)
+                rows.append(row | {"point": point})
+            findings.save(plain)  # now, so that what is done is not lost where the rest is
     path = os.path.join(FLAGS.out, f"{FLAGS.study}.png")
     (_plot_sizes if FLAGS.study == "size" else _plot_scatter)(rows, path)
-    table = _table(rows, len(settings), _chosen_on(sets))
-    return [{k: v for k, v in row.items() if k != "point"} for row in rows], table, {}
+    return plain, _table(rows, len(settings), _chosen_on(sets)), {}
 
 
 def _chosen(rows, which):
@@ -236,6 +238,7 @@ def _bias(sets, settings):
                 found = robustness.fairness(said, np.asarray(task.test_labels), group, len(names))
                 rows.append({"trained_on": trained_on, "network": network, "setting": setting._asdict()})
                 rows[-1] |= {"accuracies": found.accuracies.tolist(), "overall": found.overall.tolist()}
+                findings.save(rows, groups=names)
     _plot_bias(rows, names, os.path.join(FLAGS.out, "bias.png"))
     return rows, _bias_table(rows, names, len(settings), _chosen_on(sets)), {"groups": names}
 

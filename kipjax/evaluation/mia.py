@@ -10,7 +10,7 @@ An AUC near 0.5 says that these attacks fail on average. It is no guarantee of p
 """
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -36,6 +36,7 @@ __all__ = [
     "Attack",
     "Audit",
     "attack",
+    "audits",
     "chunk",
     "evaluate",
     "features",
@@ -128,6 +129,32 @@ def evaluate(
       InputError: rows outside the training set or in both members and control, too few points, unknown names.
       NumericalError: a network left the finite numbers.
     """
+    return list(
+        audits(
+            task, members, distilled=distilled, control=control, subset_size=subset_size, real=real, model=model,
+            protocol=protocol, lengths=lengths, attacks=attacks, grid=grid, key=key, seeds=seeds, block_size=block_size,
+        )
+    )  # fmt: skip
+
+
+def audits(
+    task: Task,
+    members: Any,
+    *,
+    distilled: Mapping[str, Distilled] | None = None,
+    control: Any = None,
+    subset_size: int = 500,
+    real: bool = True,
+    model: nn.Module | None = None,
+    protocol: Protocol = PROTOCOL,
+    lengths: Sequence[int] = LENGTHS,
+    attacks: Sequence[str] = ATTACKS,
+    grid: str = "paper",
+    key: jax.Array | None = None,
+    seeds: int = 1,
+    block_size: int = 1000,
+) -> Iterator[Audit]:
+    """What ``evaluate`` returns, each ``Audit`` when it is done; arguments as there."""
     where = "mia.evaluate"
     members, control = _rows(where, "members", members, task), _rows(where, "control", control, task)
     both = len(np.intersect1d(members, control))
@@ -150,7 +177,6 @@ def evaluate(
     def images(rows):
         return Distilled(jnp.asarray(x[rows]), labels.one_hot(classes[rows], task.num_classes))
 
-    found = []
     for network in range(seeds):
         keys = jax.random.split(jax.random.fold_in(key, network), 3)
         some = np.asarray(draw.without_replacement(keys[0], subset_size, len(members)))
@@ -167,8 +193,7 @@ def evaluate(
             )  # fmt: skip
             for steps, at in zip(lengths, np.asarray(outputs)):
                 start = name, network, int(steps)
-                found += _audits(start, at, task, members, used, attacks, attack_seed, grid)
-    return found
+                yield from _audits(start, at, task, members, used, attacks, attack_seed, grid)
 
 
 @functools.partial(jax.jit, static_argnames=("model", "protocol", "block_size"))
@@ -190,15 +215,15 @@ def _audits(start, outputs, task, members, used, attacks, seed, grid):
     n, classes = len(members), np.asarray(task.train_labels)[members]
     accuracy = float(np.mean(outputs[n:].argmax(axis=1) == np.asarray(task.test_labels)))
     sides = features(outputs[:n], classes), features(outputs[n:], task.test_labels)
-    audits = []
+    made_on = []
     for which in attacks:
         made = attack(which, *sides, seed=seed, grid=grid)
         rates = tuple(made.tpr_at(fpr) for fpr in FPRS)
         used_auc = made.among(used).auc if len(used) else None
-        audits.append(
+        made_on.append(
             Audit(name, network, steps, which, accuracy, made.auc, made.advantage, rates, len(used), used_auc)
         )
-    return audits
+    return made_on
 
 
 def _rows(where, name, rows, task):

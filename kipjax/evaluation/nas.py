@@ -12,7 +12,7 @@ program, and run together where the device is wide enough.
 import functools
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -40,7 +40,9 @@ __all__ = [
     "build",
     "correlation",
     "evaluate",
+    "require_suits",
     "search",
+    "searches",
     "space",
 ]
 
@@ -215,8 +217,7 @@ def search(
     checks.same_length(where, "x", x, "classes", classes)
     checks.same_example_shape(where, "distilled.x", distilled.x, "x", x)
     distilled = jax.tree.map(jnp.asarray, distilled)
-    for one in architectures:
-        _require_suits(where, one, distilled)
+    require_suits(architectures, distilled.x, distilled.y.shape[1])
     key = jax.random.key(0) if key is None else key
     x, classes = jnp.asarray(x), np.asarray(classes)
     accuracies, seconds = np.zeros((len(architectures), seeds)), np.zeros(2)
@@ -257,7 +258,7 @@ def evaluate(
         (draws of a random set) are searched on one after the other.
       protocol: on the proxies; early stopping takes as many steps, at its first learning rate.
       full_protocol: on the whole training set.
-      early_stopping: whether to search that way too; the steps are those on the first proxy.
+      early_stopping: whether to search that way too, in as many steps as on each proxy.
       held: ``(images [v, ...], classes [v])`` that score the proxies and early stopping, which are in no proxy nor in
         the task; ``None`` scores them on the test set, as the papers do. The whole set's networks are scored there.
       key: of everything.
@@ -270,21 +271,60 @@ def evaluate(
     Raises:
       InputError: as in ``search``; there is no proxy.
     """
+    return list(
+        searches(
+            task, architectures, proxies, protocol=protocol, full_protocol=full_protocol, early_stopping=early_stopping,
+            held=held, key=key, seeds=seeds, **options,
+        )
+    )  # fmt: skip
+
+
+def searches(
+    task: Task,
+    architectures: Sequence[Architecture],
+    proxies: Mapping[str, Distilled | Sequence[Distilled]],
+    *,
+    protocol: Protocol = PROTOCOL,
+    full_protocol: Protocol = FULL,
+    early_stopping: bool = True,
+    held: tuple[Any, Any] | None = None,
+    key: jax.Array | None = None,
+    seeds: int = 1,
+    **options: Any,
+) -> Iterator[Search]:
+    """What ``evaluate`` returns, each ``Search`` when it is done; arguments as there."""
     where = "nas.evaluate"
     checks.require(bool(proxies), where, "proxies is empty; give at least one set")
     key = jax.random.key(0) if key is None else key
     whole = Distilled(jnp.asarray(task.x_train), labels.one_hot(task.train_labels, task.num_classes))
     tested = task.x_test, task.test_labels
     run = functools.partial(search, architectures, key=key, seeds=seeds, **options)
-    found = []
-    for name, some in proxies.items():
-        for made in [some] if isinstance(some, Distilled) else some:
-            found.append(run(made, *(held or tested), protocol=protocol, name=name))
+    sets = [
+        (name, made) for name, some in proxies.items() for made in ([some] if isinstance(some, Distilled) else some)
+    ]
+    for name, made in sets:
+        yield run(made, *(held or tested), protocol=protocol, name=name)
     if early_stopping:
-        count = protocols.steps(protocol, found[0].images)
-        stopped = protocol._replace(name="nas_early", steps=count, epochs=0, drop_epoch=0)
-        found.append(run(whole, *(held or tested), protocol=stopped, name="early stopping"))
-    return [*found, run(whole, *tested, protocol=full_protocol, name="whole set")]
+        counts = sorted({protocols.steps(protocol, len(made.x)) for _, made in sets})
+        for count in counts:
+            stopped = protocol._replace(name="nas_early", steps=count, epochs=0, drop_epoch=0)
+            name = "early stopping" if len(counts) == 1 else f"early stopping, {count} steps"
+            yield run(whole, *(held or tested), protocol=stopped, name=name)
+    yield run(whole, *tested, protocol=full_protocol, name="whole set")
+
+
+def require_suits(architectures: Sequence[Architecture], x: Any, num_classes: int) -> None:
+    """Refuses architectures that cannot take images like ``x [n, h, w, c]``, without computing anything.
+
+    Raises:
+      InputError: one of them is too deep.
+    """
+    for one in architectures:
+        init = functools.partial(build(one, num_classes).init, train=True)
+        try:
+            jax.eval_shape(init, jax.random.key(0), jax.ShapeDtypeStruct((2, *np.shape(x)[1:]), jnp.float32))
+        except checks.InputError as error:
+            raise checks.InputError(f"nas.search: {one}: {error}; leave it out of the space") from None
 
 
 class _Kinds(NamedTuple):
@@ -342,12 +382,3 @@ def _train_group(keys, choices, distilled, x, *, shape, kinds, protocol, paralle
         return labels.classes(jnp.where(jnp.isfinite(outputs).all(axis=1, keepdims=True), outputs, 0.0))
 
     return lax.map(one, (keys, choices), batch_size=parallel if parallel > 1 else None)
-
-
-def _require_suits(where, architecture, distilled):
-    """Without computing anything."""
-    model = build(architecture, distilled.y.shape[1])
-    try:
-        jax.eval_shape(functools.partial(model.init, train=True), jax.random.key(0), distilled.x[:2])
-    except checks.InputError as error:
-        raise checks.InputError(f"{where}: {architecture}: {error}; leave it out of the space") from None

@@ -343,9 +343,9 @@ def _require_same_networks(where, expected, given):
         {jax.tree_util.keystr(path): jnp.shape(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
         for tree in (expected, given)
     ]
-    other = next((name for name in {**shapes[0], **shapes[1]} if shapes[0].get(name) != shapes[1].get(name)), None)
+    other = next((name for name in {**shapes[0], **shapes[1]} if shapes[0].get(name) != shapes[1].get(name)), "")
     checks.require(
-        other is None,
+        not other,
         where,
         f"pretrained has {other} of shape {shapes[1].get(other)} and the model's networks {shapes[0].get(other)}; give "
         "networks of this model, trained on examples of this shape",

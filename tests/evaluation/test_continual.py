@@ -285,6 +285,10 @@ def test_networks_see_a_phase_before_its_exemplars_and_old_ones_are_adjusted():
     def build(key, phase, ipc, networks):
         seen.append((phase.number, ipc, np.asarray(networks.seen).tolist(), len(networks.variables["params"])))
         seen.append(None if networks.kept is None else len(networks.kept.x))
+        so_far = np.concatenate([one.x_train for one in phases[: phase.number + 1]])
+        axes = tuple(range(so_far.ndim - 1))
+        np.testing.assert_array_equal(networks.low, so_far.min(axis=axes))
+        np.testing.assert_array_equal(networks.high, so_far.max(axis=axes))
         return continual.random(key, phase, ipc)
 
     def adjust(key, old, networks):
@@ -418,6 +422,8 @@ def test_training_goes_on_from_given_variables():
         (lambda: continual.mnemonics(epochs=0), "epochs is 0"),
         (lambda: continual.mnemonics(start="noise"), "choose one of random, herding"),
         (lambda: continual.mnemonics(level="prototypes"), "set adjust_steps to 0"),
+        (lambda: continual.mnemonics(adjust_rate=0.0), "adjust_rate is 0.0"),
+        (lambda: continual.mnemonics(adjust_rate=float("nan")), "adjust_rate is nan"),
         (lambda: continual.Learner(MLP, QUICK, goes_on=False, weight_transfer=True), "set another learner"),
         (lambda: continual.Learner(MLP, QUICK, temperature=0.0), "temperature is 0.0"),
         (lambda: continual.Lucir(COSINE, QUICK, distillation=0.5), "set distillation to 0"),

@@ -178,6 +178,15 @@ def test_a_network_that_remembers_is_caught_and_the_control_is_not():
     assert 0 <= control.accuracy < 0.6
 
 
+def test_audits_come_one_by_one(monkeypatch):
+    task, trained = memory_task(), []
+    monkeypatch.setattr(mia, "_train", lambda *args, **options: trained.append(1) or np.zeros((1, 120, 3)))
+    options = {"subset_size": 12, "model": models.get("mlp", num_classes=3), "attacks": ("threshold",), "lengths": (5,)}
+    rest = mia.audits(task, np.arange(60), **options)
+    assert next(rest).trained_on == "subset" and len(trained) == 1
+    assert [one.trained_on for one in rest] == ["real"] and len(trained) == 2
+
+
 def test_looking_along_a_training_changes_nothing():
     task = memory_task(60)
     made = Distilled(jnp.asarray(task.x_train), labels.one_hot(task.train_labels, 3))

@@ -131,6 +131,27 @@ def test_unknown_words(words, message):
         nas.space(**words)
 
 
+def test_searches_come_one_by_one(monkeypatch):
+    """Early stopping once for each number of steps that a proxy has."""
+    done, found = [], task()
+
+    def search(architectures, made, x, classes, *, protocol, name, **options):
+        done.append((name, protocols.steps(protocol, len(made.x))))
+        return nas.Search(name, len(made.x), np.zeros((1, 1)), 0.0, 0.0)
+
+    monkeypatch.setattr(nas, "search", search)
+    small = Distilled(whole(found).x[:6], whole(found).y[:6])
+    large = Distilled(*(jnp.tile(a, (10,) + (1,) * (a.ndim - 1)) for a in whole(found)[:2]))
+    rest = nas.searches(
+        found, [], {"small": [small, small], "large": large}, protocol=QUICK._replace(epochs=3, steps=0)
+    )
+    assert next(rest).proxy == "small" and len(done) == 1
+    assert [one.proxy for one in rest] == [
+        "small", "large", "early stopping, 3 steps", "early stopping, 15 steps", "whole set"
+    ]  # fmt: skip
+    assert done[2:5] == [("large", 15), ("early stopping, 3 steps", 3), ("early stopping, 15 steps", 15)]
+
+
 def test_bad_input():
     found = task()
     deep = nas.space(width=[2], depth=[4], norm=["none"], activation=["relu"], pool=["avg"])

@@ -61,3 +61,23 @@ def test_a_reader_that_has_enough_is_no_traceback():
     )
     os.close(write)
     assert done.returncode == 4 and not done.stderr, done.stderr
+
+
+@pytest.mark.parametrize("resumes", [False, True])
+def test_resume_is_advised_where_there_is_such_a_flag(resumes):
+    program = """
+import sys
+from absl import flags
+from experiments import cli
+
+def define():
+    flags.DEFINE_bool("resume", False, "") if sys.argv[1:] else None
+
+def main():
+    raise KeyboardInterrupt
+
+cli.run(main, define)
+"""
+    flag = ["--resume"] if resumes else []
+    done = subprocess.run([sys.executable, "-c", program, *flag], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 130 and "interrupted" in done.stderr and ("--resume" in done.stderr) == resumes

@@ -71,10 +71,14 @@ def test_the_artifact_knows_its_part(chunk_run):
         (["--chunk_size=400", "--chunk=1", "--attacks="], "--attacks: is empty"),
         (["--chunk_size=400", "--chunk=1,1"], "give every value once"),
         (["--chunk_size=400", "--chunk=1", "--test_size=9"], "number of non-members"),
+        (["--chunk_size=400", "--chunk=1", "--subset_size=500"], "--subset_size: is 500 of the 400 images of a chunk"),
+        (["--chunk_size=400", "--chunk=1", "--image_size=4"], "set --data and --image_size to those"),
+        (["--chunk_size=1000", "--artifact=", "--subset_size=0"], "there is no second chunk"),
         (["--artifact=", "--noreal", "--nocontrol", "--subset_size=0"], "no network to attack"),
     ],
 )
 def test_bad_input_ends_in_a_line(chunk_run, tmp_path, flags, words):
-    done = cli("mia", "--data=digits", f"--artifact={chunk_run}", f"--out={tmp_path}", "--arch=mlp", *flags)
+    start = ["--data=digits", f"--artifact={chunk_run}", f"--out={tmp_path}", "--arch=mlp", "--subset_size=40"]
+    done = cli("mia", *start, *flags)
     assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr, done.stderr
     assert len(done.stderr.strip().splitlines()) <= 2

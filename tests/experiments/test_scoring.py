@@ -211,3 +211,7 @@ def test_published_parts_of_label_distillation():
         count = int(variant or 100)
         assert (10 * config.init.ipc, config.method.batch_size) == (count, part)
         assert config.steps == (800 if count > 100 else 400) * 49
+        assert (config.validation_ipc, config.validation_held_out, config.method.validate_every) == (1000, True, 245)
+    for name, *published in (("cifar10", 10, 50, 220), ("cifar100", 1, 100, 220)):
+        config = importlib.import_module(f"configs.ld.{name}").get_config()
+        assert [config.init.ipc, config.method.batch_size, config.method.validate_every] == published

@@ -26,6 +26,7 @@ __all__ = [
     "Builder",
     "Networks",
     "Taught",
+    "channel_range",
     "first",
     "given",
     "herding",
@@ -51,12 +52,15 @@ class Networks(NamedTuple):
       variables: of networks that share a memory, stacked (leaves ``[n, ...]``).
       seen: ``[k]`` mask of the classes so far.
       kept: exemplars of the phases before, or ``None``.
+      low, high: ``[channels]`` range of all training images so far.
     """
 
     model: nn.Module
     variables: PyTree
     seen: jax.Array
     kept: Distilled | None
+    low: Any = None
+    high: Any = None
 
 
 class Taught(NamedTuple):
@@ -229,7 +233,7 @@ def mnemonics(
       start: exemplars start as ``"random"`` images, or by ``"herding"``.
       adjust_steps: steps on each half of the old exemplars at the end of every later phase; 0 leaves them.
       adjust_rate: ``beta_2``, the learning rate of those.
-      clip: keep pixels within the range of the phase's images, channel by channel.
+      clip: keep pixels within the range of the phase's images, channel by channel; old ones within that of all so far.
       **options: of ``methods.mnemonics.make``: ``inner_steps``, ``step_size``, ``learning_rate``, ``optimizer``,
         ``level``, ``batches``, ``segment``.
 
@@ -241,6 +245,8 @@ def mnemonics(
         checks.whole(where, name, value, low)
     starts = {"random": Taught(lambda key, phase, ipc, networks: random(key, phase, ipc)), "herding": herding()}
     checks.one_of(where, "start", start, starts)
+    if adjust_steps:
+        checks.at_least(where, "adjust_rate", adjust_rate, 0.0, strict=True)
     prototypes = options.get("level") == "prototypes"
     checks.require(
         not (prototypes and adjust_steps), where, "prototypes of old classes have no data; set adjust_steps to 0"
@@ -256,15 +262,17 @@ def mnemonics(
         size = min(batch_size, n)
         y = labels.one_hot(phase.train_labels, phase.num_classes)
         sample = samplers.uniform(phase.x_train, y, batch_size=size)
+        bounds = dict(zip(("low", "high"), channel_range([phase.x_train]))) if clip else {}
         anchors = {"anchors": networks.kept} if prototypes else {}
         return methods.mnemonics.learn(
             run_key, networks.model, networks.variables, made, sample, steps=epochs * -(-n // size), seen=networks.seen,
-            **anchors, **_range(phase.x_train, clip), **options,
+            **anchors, **bounds, **options,
         )  # fmt: skip
 
     def adjust(key: jax.Array, old: Distilled, networks: Networks) -> Distilled:
         del key
-        choices = options | {"learning_rate": adjust_rate, "seen": networks.seen} | _range(old.x, clip)
+        choices = options | {"learning_rate": adjust_rate, "seen": networks.seen}
+        choices |= {"low": networks.low, "high": networks.high} if clip else {}
         return methods.mnemonics.adjust(networks.model, networks.variables, old, steps=adjust_steps, **choices)
 
     return Taught(build, adjust, least=2) if adjust_steps else Taught(build)
@@ -300,6 +308,17 @@ def part(joined: Distilled, sizes: Sequence[int]) -> list[Distilled]:
     return [Distilled(joined.x[stop - size : stop], joined.y[stop - size : stop]) for size, stop in zip(sizes, stops)]
 
 
+def channel_range(images: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
+    """The least and the largest value ``[channels]`` of each channel in arrays ``[n, ..., channels]``.
+
+    Example:
+      >>> [bound.tolist() for bound in channel_range([np.array([[1, 5], [2, 4]]), np.array([[0, 9]])])]
+      [[0, 4], [2, 9]]
+    """
+    lows, highs = ([rule(x, axis=tuple(range(np.ndim(x) - 1))) for x in images] for rule in (np.min, np.max))
+    return np.min(lows, axis=0), np.max(highs, axis=0)
+
+
 def _local(phase):
     """Labels 0, 1, ... of the classes of a phase in ascending order."""
     return np.searchsorted(np.sort(phase.classes), phase.train_labels)
@@ -308,14 +327,6 @@ def _local(phase):
 def _enough(where, y, ipc):
     fewest = int(np.asarray(selection.members(y)).sum(axis=1).min())
     checks.require(fewest >= ipc, where, f"a class has {fewest} images and {ipc} are to be kept; lower ipc")
-
-
-def _range(x, clip):
-    """The range of each channel, as bounds for ``methods.mnemonics``."""
-    if not clip:
-        return {}
-    axes = tuple(range(np.ndim(x) - 1))
-    return {"low": np.min(x, axis=axes), "high": np.max(x, axis=axes)}
 
 
 @functools.partial(jax.jit, static_argnums=(3, 4, 5))

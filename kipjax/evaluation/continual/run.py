@@ -198,7 +198,8 @@ class _Course(NamedTuple):
             return [*old, self.new(self.builder(key, phase, share), phase, share)]
         variables = jax.vmap(self.learner.network)(taught.variables)
         kept = memories.join(old) if old else None
-        networks = Networks(self.learner.model, variables, jnp.asarray(seen), kept)
+        bounds = memories.channel_range([one.x_train for one in self.phases[: phase.number + 1]])
+        networks = Networks(self.learner.model, variables, jnp.asarray(seen), kept, *bounds)
         if self.builder.adjust and kept is not None:
             adjusted = self.builder.adjust(jax.random.fold_in(key, 1), kept, networks)
             old = memories.part(adjusted, [len(made.x) for made in old])
