@@ -16,11 +16,11 @@ from kipjax.types import Batch, Distilled
 __all__ = ["ROWS"]
 
 
-def unrolled_time(steps: int) -> harness.Row:
+def unrolled_time(steps: int, network: str = "convnet") -> harness.Row:
     """A step of the gradient through ``steps`` inner steps, inside scan, against one step's gradient outside."""
-    outer, one = _unrolled(steps, 0), _single_step()
+    outer, one = _unrolled(steps, 0, network), _single_step(network)
     return harness.compare(
-        f"unrolled DD, T = {steps}, gradient / T gradients of one step", "ms/step",
+        f"unrolled DD, {network}, T = {steps}, gradient / T gradients of one step", "ms/step",
         lambda: outer() / steps, one, "about 1",
     )  # fmt: skip
 
@@ -38,17 +38,20 @@ def rematerialised_time(steps: int) -> harness.Row:
     return harness.compare(name, "ms", _unrolled(steps, "sqrt"), _unrolled(steps, 0), "< 2")
 
 
-def _problem(steps):
-    """A ConvNet of width 32, ten images of 28x28 a step, 100 real ones."""
-    model = models.get("convnet", num_classes=10, width=32, depth=3, norm="none")
+NETWORKS = {"convnet": {"width": 32, "depth": 3, "norm": "none"}, "lenet": {"initial": "xavier"}}
+
+
+def _problem(steps, name="convnet"):
+    """A network of ``NETWORKS``, ten images of 28x28 a step, 100 real ones."""
+    model = models.get(name, num_classes=10, **NETWORKS[name])
     x, y = jax.random.normal(jax.random.key(0), (110, 28, 28, 1)), jnp.eye(10)[jnp.arange(110) % 10]
     variables = jax.jit(lambda: network.init(model, jax.random.key(1), x))()
     made = Distilled(x[:10], y[:10], jnp.full(steps, 0.01))
     return model, variables, made, Batch(x[10:], y[10:])
 
 
-def _unrolled_program(steps, segment):
-    model, variables, made, batch = _problem(steps)
+def _unrolled_program(steps, segment, name="convnet"):
+    model, variables, made, batch = _problem(steps, name)
 
     def loss(made):
         return dd.outer_loss(model, variables, made, batch, inner_steps=1, segment=segment)[0]
@@ -56,9 +59,9 @@ def _unrolled_program(steps, segment):
     return jax.jit(jax.grad(loss)), made
 
 
-def _unrolled(steps, segment):
+def _unrolled(steps, segment, name="convnet"):
     """Seconds for a gradient through the whole training."""
-    program, made = _unrolled_program(steps, segment)
+    program, made = _unrolled_program(steps, segment, name)
 
     def run():
         began = time.perf_counter()
@@ -73,9 +76,9 @@ def _unrolled_plan(steps, segment):
     return program.lower(made).compile().memory_analysis().temp_size_in_bytes / 1e6
 
 
-def _single_step():
+def _single_step(name="convnet"):
     """Seconds for the same work of one step outside any loop: the update, and the product with its Jacobian."""
-    model, variables, made, _ = _problem(1)
+    model, variables, made, _ = _problem(1, name)
 
     def update(params, x):
         def loss(params):
@@ -99,6 +102,7 @@ def _single_step():
 
 ROWS: harness.Rows = {
     **{f"unrolled_{steps}": functools.partial(unrolled_time, steps) for steps in (10, 50, 200)},
+    "unrolled_lenet_50": functools.partial(unrolled_time, 50, "lenet"),
     **{f"unrolled_memory_{steps}": functools.partial(unrolled_memory, steps) for steps in (10, 50, 200)},
     **{f"unrolled_segments_{steps}": functools.partial(rematerialised_time, steps) for steps in (10, 50, 200)},
 }

@@ -12,7 +12,7 @@ import pytest
 
 from experiments import benchmark as script
 from experiments import trainer
-from experiments.benchmarks import devices, harness, pytorch
+from experiments.benchmarks import devices, harness, pytorch, unrolled
 from kipjax import models
 from kipjax.core import losses, matching
 from kipjax.models import network
@@ -116,3 +116,16 @@ def test_scaling_times_the_program_of_the_driver(monkeypatch):
 def test_an_unknown_row_is_refused():
     done = cli("benchmark", "--only=speed")
     assert done.returncode == 2 and "speed unknown; choose from kip, driver, " in done.stderr
+
+
+@pytest.mark.parametrize("name", ["convnet", pytest.param("lenet", marks=pytest.mark.slow)])
+def test_rows_of_unrolled_trainings(name, monkeypatch):
+    """Time beside single steps, and less memory with segments; with a small ConvNet."""
+    small = {"convnet": {"width": 2, "depth": 1}}
+    monkeypatch.setattr(harness, "FLAGS", types.SimpleNamespace(pairs=1))
+    monkeypatch.setattr(unrolled, "NETWORKS", small if name == "convnet" else unrolled.NETWORKS)
+    row = unrolled.unrolled_time(2, name)
+    assert name in row.name and "T = 2" in row.name and row.pairs == 1 and row.ratio == row.ours / row.other
+    if name == "convnet":
+        row = unrolled.unrolled_memory(16)
+        assert row.ours < row.other and row.ratio == row.ours / row.other
