@@ -285,12 +285,13 @@ def _sentences(workdir, made, config, suffix):
 def _pictures(workdir, made, start, experiment, suffix):
     names = list(experiment.dataset.class_names)
     x, y = np.asarray(made.distilled.x), np.asarray(made.distilled.y)
-    rows = np.asarray(start.y).argmax(axis=1)  # the class each example started from
+    foreign = made.meta["config"]["init"]["base"]  # images of another data set are of no class of this one
+    rows = np.asarray(y if foreign else start.y).argmax(axis=1)  # the class each example started from
     written = []
     if x.ndim == 4:
         written.append(os.path.join(workdir, f"distilled{suffix}.png"))
         plots.image_grid(written[-1], data.preprocess.to_pixels(made.preprocess, x), rows, class_names=names)
     if made.meta["label_convention"] == "learned":
         written.append(os.path.join(workdir, f"labels{suffix}.png"))
-        plots.label_plot(written[-1], y, rows, class_names=names)
+        plots.label_plot(written[-1], y, None if foreign else rows, class_names=names)
     return written

@@ -81,6 +81,8 @@ def label_plot(
 ) -> None:
     """Writes a heat map of learned labels: the mean label of each class of origin, and each image's if they are few.
 
+    Without classes of origin, as images of another data set have none, those of the largest entries stand in.
+
     Args:
       path: the PNG file.
       y: ``[m, k]`` learned labels, finite.
@@ -96,13 +98,14 @@ def label_plot(
     checks.finite(where, "y", y)
     k = y.shape[1]
     names = _names(where, class_names, k)
+    by = "largest entry" if labels is None else "class of origin"
     labels = y.argmax(axis=1) if labels is None else np.asarray(labels)
     checks.require(labels.shape == (len(y),), where, f"labels has shape {labels.shape} and y {y.shape}; expected [m]")
     checks.labels_within(where, "labels", labels, k)
 
     present = np.unique(labels)
     means = np.stack([y[labels == c].mean(axis=0) for c in present])
-    panels = [("mean label by class of origin", means, [names[c] for c in present])]
+    panels = [(f"mean label by {by}", means, [names[c] for c in present])]
     if len(present) < len(y) <= _ROWS_SHOWN:
         order = np.argsort(labels, kind="stable")
         panels.append(("label of each image", y[order], [names[c] for c in labels[order]]))

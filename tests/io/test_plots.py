@@ -128,10 +128,16 @@ def test_label_plot_shows_means_and_each_image_when_they_are_few(tmp_path):
     assert widths[0] > 1.5 * widths[1] and widths[1] == widths[2]
 
 
-def test_label_plot_groups_by_class_of_origin_and_not_by_label(tmp_path):
+def test_label_plot_groups_by_class_of_origin_and_not_by_label(tmp_path, monkeypatch):
+    maps = plots._heat_maps
     y = np.array([[0.9, 0.1], [0.2, 0.8], [0.7, 0.3]])
     plots.label_plot(tmp_path / "a.png", y, np.array([0, 1, 1]))
     plots.label_plot(tmp_path / "b.png", y)
+    titles = []
+    monkeypatch.setattr(plots, "_heat_maps", lambda panels, names: titles.append(panels[0][0]) or maps(panels, names))
+    plots.label_plot(tmp_path / "a.png", y, np.array([0, 1, 1]))
+    plots.label_plot(tmp_path / "b.png", y)
+    assert titles == ["mean label by class of origin", "mean label by largest entry"]
     assert (tmp_path / "a.png").read_bytes() != (tmp_path / "b.png").read_bytes()
 
 
