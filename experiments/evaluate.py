@@ -296,8 +296,8 @@ def _trained(made, task, results):
 
 def _descriptions(made, task):
     """What networks are trained by, a line for each protocol."""
-    found = (_protocol(made, task, model) for model in _networks(made, task).values())
-    return list(dict.fromkeys(protocols.describe(protocol, len(made.distilled.x)) for protocol in found))
+    config, found = scoring.of_artifact(made.meta), (_protocol(made, task, m) for m in _networks(made, task).values())
+    return list(dict.fromkeys(scoring.described(config, protocol, len(made.distilled.x)) for protocol in found))
 
 
 def _matrix(scored):

@@ -135,6 +135,7 @@ def label(run: Run) -> str:
     told = (method.get(choice) for choice in ("select", "start", "form", "curriculum"))
     words = [method["name"], *(str(word) for word in told if word)]
     words += ["with labels"] if method.get("learn_labels") else []
+    words += [f"of images of {base}"] if (base := run.config["init"].get("base")) else []
     words += [f"rho {method['rho']:g}"] if method.get("rho") else []
     return f"{' '.join(words)}, {os.path.basename(run.config['data']['name'])}, {origin(run.config)}"
 

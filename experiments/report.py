@@ -193,7 +193,7 @@ def _protocol(config, experiment, size, meta):
         return "networks trained as the set was unrolled"
     model = scoring.network(config, experiment.task)[1]
     protocol = scoring.protocol(config.evaluation.protocol, experiment.task, size, config, meta, model)
-    return f"networks trained by {protocols.describe(protocol, size)}"
+    return f"networks trained by {scoring.described(config, protocol, size)}"
 
 
 def table(results: list[Result], test_size: int, *, by: str = "kernel ridge regression") -> str:

@@ -15,7 +15,16 @@ from kipjax.evaluation import Result, Task, flexibility, label_training, protoco
 from kipjax.methods import dd
 from kipjax.types import Distilled
 
-__all__ = ["flexibility_results", "network", "of_artifact", "protocol", "starts", "trained_results", "unrolled_results"]
+__all__ = [
+    "described",
+    "flexibility_results",
+    "network",
+    "of_artifact",
+    "protocol",
+    "starts",
+    "trained_results",
+    "unrolled_results",
+]
 
 
 def of_artifact(meta: dict[str, Any]) -> ml_collections.ConfigDict:
@@ -72,6 +81,27 @@ def protocol(
     return found
 
 
+def described(config: ml_collections.ConfigDict, chosen: protocols.Protocol, size: int) -> str:
+    """What ``trained_results`` trains by, in words, for a set of ``size`` images.
+
+    Args:
+      config: of the run, or an empty one.
+      chosen: the protocol.
+      size: images of the set.
+    """
+    method = config.get("method", {})
+    if not _of_labels(method, chosen):
+        return protocols.describe(chosen, size)
+    length = f"{chosen.steps} steps" if method["learn_labels"] else "the best number of steps on held-out images"
+    how = f"{length} of {chosen.optimizer}, parts of {chosen.batch_size}"
+    return f"label distillation's own training, {method['form']} form: {how}"
+
+
+def _of_labels(method, protocol):
+    """Whether a set is one of label distillation that is trained on in its own form."""
+    return protocol.name == "ld" and method.get("name") == "ld"
+
+
 def trained_results(
     config: ml_collections.ConfigDict,
     made: Distilled,
@@ -92,7 +122,7 @@ def trained_results(
       task, model, protocol, name, full_size, parallel, **options: as in ``train.evaluate``.
     """
     method = config.get("method", {})
-    if protocol.name != "ld" or method.get("name") != "ld":
+    if not _of_labels(method, protocol):
         flip = bool(method.get("flip", False))
         options |= {"full_size": full_size, "parallel": parallel, "flip": flip}
         return train.evaluate(made, task, model, protocol=protocol, name=name, **options)
