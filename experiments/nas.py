@@ -71,7 +71,9 @@ def main() -> None:
         searches.append(search)
         rows.append(search._asdict() | {"accuracies": search.accuracies.tolist()})
         findings.save(rows, architectures=networks)  # now, so that what is done is not lost where the rest is
-        print(f"{search.proxy}: {search.seconds:.0f} s, and {search.compile_seconds:.0f} s of compiling", flush=True)
+        print(
+            f"done  {search.proxy}: {search.seconds:.0f} s, and {search.compile_seconds:.0f} s of compiling", flush=True
+        )
     _plot(searches, os.path.join(FLAGS.out, "correlation.png"))
     about = [f"proxies scored on {parts.about}; {protocols.describe(short, searches[0].images)}"]
     findings.write(rows, _table(space, searches, about), architectures=networks)
