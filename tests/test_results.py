@@ -16,8 +16,6 @@ SPREAD = re.compile(r"(\d+\.\d+) ± (\d+\.\d+)")
 
 PRINTED = {
     ("RESULTS.md", "71.29 ± 1.06"): "--protocol=dc",
-    ("RESULTS.md", "71.56 ± 0.11"): "train.evaluate(",
-    ("RESULTS.md", "88.02 ± 0.24"): "train.evaluate(",
 }
 """What no file holds, and the command on the page that prints it."""
 

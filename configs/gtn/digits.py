@@ -5,8 +5,8 @@ python -m experiments.distill --config=configs/gtn/digits.py:noise_cpu --workdir
 
 Variants as for ``configs/gtn/mnist.py``. Ours, n=5: full curriculum (``cpu``) 54.89 ± 3.58, all shuffled
 (``all_shuffled_cpu``) 30.56 ± 9.91, noise (``noise_cpu``) 15.50 ± 2.91 %; 320 random images 76.67 ± 2.03 %. In 4000
-steps, full curriculum: 77.89 ± 8.37 against 81.50 ± 3.70 %. With 160 images (``--config.init.ipc=16``) in 6000 steps, n=20:
-75.67 ± 3.64 against 72.00 ± 6.14; without weight normalisation (``plain_cpu``) 68.89 ± 6.56; noise 63.26 ± 4.27 %.
+steps, full curriculum: 77.89 ± 8.37 against 81.50 ± 3.70 %. With 160 images (``--config.init.ipc=16``) in 6000 steps,
+n=20: 75.67 ± 3.64 against 72.00 ± 6.14; without weight normalisation (``plain_cpu``) 68.89 ± 6.56, noise 63.26 %.
 """
 
 from configs import common

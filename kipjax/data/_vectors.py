@@ -130,13 +130,14 @@ def learned(
       plain: as in ``tokenize``.
 
     Returns:
-      ``Vectors``; the same for the same corpus.
+      ``Vectors``; the same for the same corpus, however many cores there are.
 
     References:
       Levy, Goldberg, Dagan, "Improving Distributional Similarity with Lessons Learned from Word Embeddings", TACL 2015.
     """
     from scipy import sparse
     from sklearn.utils.extmath import randomized_svd
+    from threadpoolctl import threadpool_limits
 
     where = "text.learned"
     checks.whole(where, "window", window)
@@ -159,7 +160,8 @@ def learned(
     smooth = of_word**0.75 / np.sum(of_word**0.75)
     information = np.log(counts.data / of_word[counts.row] / smooth[counts.col])
     matrix = sparse.csr_matrix((np.maximum(information, 0), (counts.row, counts.col)), (n, n))
-    u, s, _ = randomized_svd(matrix, dimension, random_state=0)
+    with threadpool_limits(1):  # sums of several threads differ with their number, and so would the fingerprint
+        u, s, _ = randomized_svd(matrix, dimension, random_state=0)
     table = u * np.sqrt(s)
     table[:2] = 0
     lengths = np.linalg.norm(table, axis=1)

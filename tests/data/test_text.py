@@ -5,6 +5,7 @@ import pathlib
 
 import numpy as np
 import pytest
+import threadpoolctl
 
 from kipjax import checks, data
 from kipjax.data import text
@@ -173,3 +174,16 @@ def test_rated_sentences():
     assert isinstance(made, data.Dataset) and len(v.words) == 2000
     mood = text.sentiment(files)
     assert set(mood.labels.tolist()) == {0, 1}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not pathlib.Path(FOLDER).is_dir(), reason="no folder of rated sentences (KIPJAX_TEXT_DIR)")
+def test_learned_vectors_do_not_depend_on_the_number_of_cores():
+    """To the bit, as artifacts hold a fingerprint of the data. (Limits bind libraries that are loaded.)"""
+    pytest.importorskip("sklearn.utils.extmath")
+    texts = text.sentiment(sorted(pathlib.Path(FOLDER).glob("*.txt"))).texts
+    words, found = text.vocabulary(texts, size=5000), []
+    for threads in (1, 2):
+        with threadpoolctl.threadpool_limits(threads):
+            found.append(text.learned(texts, words).table)
+    np.testing.assert_array_equal(*found)
