@@ -73,8 +73,8 @@ def protocol(
         name = "dc_batch_norm"
     found, method = protocols.for_task(name, task, size), config.get("method", {})
     if found.name == "ld" and "training_steps" in usage:
-        found = found._replace(steps=usage["training_steps"], batch_size=method["batch_size"])
-        found = found._replace(learning_rate=method["model_learning_rate"])
+        of_run = {"batch_size": method["batch_size"], "learning_rate": method["model_learning_rate"]}
+        found = found._replace(steps=usage["training_steps"], **of_run)
     if found.augment_style == "dsa" and "strategy" in method:
         style = "each" if method["mode"] == "multiple" else "dsa"
         found = found._replace(augment=(method["strategy"],) * 2, augment_style=style)

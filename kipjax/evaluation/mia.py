@@ -88,55 +88,6 @@ def chunk(total: int, index: int, size: int = 10_000) -> np.ndarray:
     return np.arange(size * index, size * (index + 1))
 
 
-def evaluate(
-    task: Task,
-    members: Any,
-    *,
-    distilled: Mapping[str, Distilled] | None = None,
-    control: Any = None,
-    subset_size: int = 500,
-    real: bool = True,
-    model: nn.Module | None = None,
-    protocol: Protocol = PROTOCOL,
-    lengths: Sequence[int] = LENGTHS,
-    attacks: Sequence[str] = ATTACKS,
-    grid: str = "paper",
-    key: jax.Array | None = None,
-    seeds: int = 1,
-    block_size: int = 1000,
-) -> list[Audit]:
-    """Attacks on networks trained on distilled sets, on the members, on a few of them, and on none of them.
-
-    Args:
-      task: the data; its test images are the non-members.
-      members: rows of ``task.x_train``, such as ``chunk`` gives.
-      distilled: sets by name, distilled from the members alone.
-      control: rows of training images that are no members, such as another chunk; ``None`` for no control.
-      subset_size: random members for the baseline "subset"; 0 leaves it out.
-      real: whether to train on all members too.
-      model: of the networks; FRePo's ConvNet of width 128 unless given.
-      protocol: of their training, one that counts steps at a constant rate.
-      lengths: numbers of steps after which they are attacked, ascending.
-      attacks: names in ``ATTACKS``; ``grid`` is a name in ``GRIDS``.
-      key: draws subset, networks and attacks.
-      seeds: networks on each set; every one has a random subset of its own.
-      block_size: images that go through a network at once.
-
-    Returns:
-      An ``Audit`` for every set, network, length and attack.
-
-    Raises:
-      InputError: rows outside the training set or in both members and control, too few points, unknown names.
-      NumericalError: a network left the finite numbers.
-    """
-    return list(
-        audits(
-            task, members, distilled=distilled, control=control, subset_size=subset_size, real=real, model=model,
-            protocol=protocol, lengths=lengths, attacks=attacks, grid=grid, key=key, seeds=seeds, block_size=block_size,
-        )
-    )  # fmt: skip
-
-
 def audits(
     task: Task,
     members: Any,
@@ -154,7 +105,30 @@ def audits(
     seeds: int = 1,
     block_size: int = 1000,
 ) -> Iterator[Audit]:
-    """What ``evaluate`` returns, each ``Audit`` when it is done; arguments as there."""
+    """Attacks on networks trained on distilled sets, on the members, on a few of them, and on none of them.
+
+    Args:
+      task: the data; its test images are the non-members.
+      members: rows of ``task.x_train``, such as ``chunk`` gives.
+      distilled: sets by name, distilled from the members alone.
+      control: rows of training images that are no members, such as another chunk; ``None`` for no control.
+      subset_size: random members for the baseline "subset"; 0 leaves it out.
+      real: whether to train on all members too.
+      model: of the networks; FRePo's ConvNet of width 128 unless given.
+      protocol: of their training, one that counts steps at a constant rate.
+      lengths: numbers of steps after which they are attacked, ascending.
+      attacks: names in ``ATTACKS``; ``grid`` is a name in ``GRIDS``.
+      key: draws subset, networks and attacks.
+      seeds: networks on each set; every one has a random subset of its own.
+      block_size: images that go through a network at once.
+
+    Yields:
+      An ``Audit`` for every set, network, length and attack, when it is done.
+
+    Raises:
+      InputError: rows outside the training set or in both members and control, too few points, unknown names.
+      NumericalError: a network left the finite numbers.
+    """
     where = "mia.evaluate"
     members, control = _rows(where, "members", members, task), _rows(where, "control", control, task)
     both = len(np.intersect1d(members, control))
@@ -194,6 +168,11 @@ def audits(
             for steps, at in zip(lengths, np.asarray(outputs)):
                 start = name, network, int(steps)
                 yield from _audits(start, at, task, members, used, attacks, attack_seed, grid)
+
+
+def evaluate(*args: Any, **options: Any) -> list[Audit]:
+    """All that ``audits`` yields, in a list; the same arguments."""
+    return list(audits(*args, **options))
 
 
 @functools.partial(jax.jit, static_argnames=("model", "protocol", "block_size"))

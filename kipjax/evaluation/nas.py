@@ -236,7 +236,7 @@ def search(
     return Search(name, len(distilled.x), accuracies, float(seconds[1]), float(seconds[0]))
 
 
-def evaluate(
+def searches(
     task: Task,
     architectures: Sequence[Architecture],
     proxies: Mapping[str, Distilled | Sequence[Distilled]],
@@ -248,7 +248,7 @@ def evaluate(
     key: jax.Array | None = None,
     seeds: int = 1,
     **options: Any,
-) -> list[Search]:
+) -> Iterator[Search]:
     """Searches on several proxies, by early stopping, and on the whole training set, which comes last.
 
     Args:
@@ -265,34 +265,12 @@ def evaluate(
       seeds: networks of each architecture.
       **options: of ``search``.
 
-    Returns:
-      A ``Search`` for each; ``correlation`` compares any of them with the last.
+    Yields:
+      A ``Search`` for each, when it is done; ``correlation`` compares any of them with the last.
 
     Raises:
       InputError: as in ``search``; there is no proxy.
     """
-    return list(
-        searches(
-            task, architectures, proxies, protocol=protocol, full_protocol=full_protocol, early_stopping=early_stopping,
-            held=held, key=key, seeds=seeds, **options,
-        )
-    )  # fmt: skip
-
-
-def searches(
-    task: Task,
-    architectures: Sequence[Architecture],
-    proxies: Mapping[str, Distilled | Sequence[Distilled]],
-    *,
-    protocol: Protocol = PROTOCOL,
-    full_protocol: Protocol = FULL,
-    early_stopping: bool = True,
-    held: tuple[Any, Any] | None = None,
-    key: jax.Array | None = None,
-    seeds: int = 1,
-    **options: Any,
-) -> Iterator[Search]:
-    """What ``evaluate`` returns, each ``Search`` when it is done; arguments as there."""
     where = "nas.evaluate"
     checks.require(bool(proxies), where, "proxies is empty; give at least one set")
     key = jax.random.key(0) if key is None else key
@@ -311,6 +289,11 @@ def searches(
             name = "early stopping" if len(counts) == 1 else f"early stopping, {count} steps"
             yield run(whole, *(held or tested), protocol=stopped, name=name)
     yield run(whole, *tested, protocol=full_protocol, name="whole set")
+
+
+def evaluate(*args: Any, **options: Any) -> list[Search]:
+    """All that ``searches`` yields, in a list; the same arguments."""
+    return list(searches(*args, **options))
 
 
 def require_suits(architectures: Sequence[Architecture], x: Any, num_classes: int) -> None:
