@@ -160,7 +160,7 @@ def flexibility_results(
       InputError: no number of steps would be above 0, or a set of true labels has none.
     """
     checks.require(
-        not offsets or config.get("method", {}).get("name") != "ld" or config.method.learn_labels,
+        not offsets or not _of_labels(config.get("method", {}), protocol) or config.method.learn_labels,
         "--step_offsets",
         "a set of true labels has no number of steps of its own; pass --step_offsets=",
     )

@@ -6,6 +6,7 @@ corpus itself by ``learned`` (``_vectors``); here they become images and data se
 """
 
 import functools
+import math
 import os
 import pathlib
 import re
@@ -129,9 +130,10 @@ def dataset(
         f"class {corpus.class_names[counts.argmin()]!r} has {counts.min()} sentences with words; each class needs two, "
         "one to train on and one to test",
     )
-    for name, share in (("training", 1 - test_fraction), ("test", test_fraction)):
+    tested = math.ceil(test_fraction * len(rows))
+    for name, size in (("training", len(rows) - tested), ("test", tested)):
         checks.require(
-            round(share * len(rows)) >= len(counts),
+            size >= len(counts),
             "text.dataset",
             f"test_fraction is {test_fraction} of {len(rows)} sentences, which leaves the {name} part fewer than the "
             f"{len(counts)} classes; choose another fraction",

@@ -156,7 +156,7 @@ def test_texts_without_words_and_shapes_that_do_not_fit():
     with pytest.raises(checks.InputError, match="files is empty"):
         text.sentiment([])
     corpus = text.Corpus(("a cat", "the dog") * 10, np.arange(20) % 2, ("cats", "dogs"))
-    for fraction, part in ((0.01, "test"), (0.99, "training")):
+    for fraction, part in ((0.01, "test"), (0.92, "training"), (0.99, "training")):
         with pytest.raises(checks.InputError, match=f"leaves the {part} part fewer than the 2 classes"):
             text.dataset(corpus, test_fraction=fraction)
 
