@@ -131,9 +131,9 @@ def dataset(
         "one to train on and one to test",
     )
     tested = math.ceil(test_fraction * len(rows))
-    for name, size in (("training", len(rows) - tested), ("test", tested)):
+    for name, left in (("training", len(rows) - tested), ("test", tested)):
         checks.require(
-            size >= len(counts),
+            left >= len(counts),
             "text.dataset",
             f"test_fraction is {test_fraction} of {len(rows)} sentences, which leaves the {name} part fewer than the "
             f"{len(counts)} classes; choose another fraction",
