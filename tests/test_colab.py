@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 import kipjax
@@ -119,16 +120,23 @@ def test_it_uses_public_names_alone(name):
             found = getattr(found, part)
 
 
+NUMBER = r"(?<![\w.-])-?\d+(?:\.\d+)?"
+
+
 def compare(name):
-    """The notebook runs, and each cell shows what kind of thing it showed; it prints the same words, numbers aside."""
+    """The notebook runs, and each cell shows what kind of thing it showed and prints the same words; its numbers are
+    about those that are stored, but for what follows ±."""
     notebook = run.load(name)
     outputs = run.execute(notebook)
     for cell, found in zip(run.cells(notebook), outputs, strict=True):
         assert [o["output_type"] for o in found] == [o["output_type"] for o in cell["outputs"]], cell["id"]
         for ours, stored in zip(found, cell["outputs"]):
             if ours["output_type"] == "stream":
-                words = [re.sub(r"[-\d.]+|nan", "#", "".join(o["text"])).split() for o in (ours, stored)]
+                texts = [re.sub(r"± [\d.]+|± nan", "±", "".join(o["text"])) for o in (ours, stored)]
+                words = [re.sub(NUMBER, "#", text).split() for text in texts]
                 assert words[0] == words[1], cell["id"]
+                numbers = [[float(number) for number in re.findall(NUMBER, text)] for text in texts]
+                np.testing.assert_allclose(*numbers, rtol=0.15, err_msg=cell["id"])
     return "".join(line for found in outputs for o in found for line in o.get("text", []))
 
 
