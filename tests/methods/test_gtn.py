@@ -20,10 +20,10 @@ K, T, B, N = 3, 3, 4, 12
 SHAPE = (4, 4, 1)
 
 
-def problem():
-    """``(model, generator, variables of a learner, learned, real batch)`` in float64."""
+def problem(norm=False):
+    """``(model, generator, variables of a learner, learned, real batch)`` in float64; with batch norm if so."""
     rng = np.random.default_rng(0)
-    model, generator = networks.Small(K), teaching.Generator(SHAPE, hidden=5, filters=2)
+    model, generator = networks.Small(K, norm), teaching.Generator(SHAPE, hidden=5, filters=2)
     z, y = jnp.asarray(rng.normal(size=(T, B, 3))), jnp.eye(K, dtype=float)[jnp.arange(T * B) % K].reshape(T, B, K)
     weights = jax.jit(generator.init)(jax.random.key(0), z[0], y[0])["params"]
     learned = gtn.Learned(weights, z, y, jnp.log(rng.uniform(0.1, 0.4, T)), jnp.log(rng.uniform(0.3, 0.8, T)))
@@ -32,8 +32,8 @@ def problem():
 
 
 @functools.cache
-def gradient(**options):
-    model, generator, *_ = problem()
+def gradient(norm=False, **options):
+    model, generator, *_ = problem(norm)
 
     def loss(learned, variables, batch):
         return gtn.meta_loss(model, generator, variables, learned, batch, **options)[0]
@@ -42,10 +42,10 @@ def gradient(**options):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("every", [0, 1])
-def test_gradients_are_finite_differences(every, x64):
-    *_, variables, learned, batch = problem()
-    run = gradient(every=every)
+@pytest.mark.parametrize(("every", "norm"), [(0, False), (1, False), (1, True)])
+def test_gradients_are_finite_differences(every, norm, x64):
+    *_, variables, learned, batch = problem(norm)
+    run = gradient(norm, every=every)
     _, slope = run(learned, variables, batch)
     leaves, tree = jax.tree.flatten(learned._replace(y=None))
     slopes = jax.tree.leaves(slope._replace(y=None))
