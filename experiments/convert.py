@@ -48,16 +48,45 @@ def define() -> None:
 def main() -> None:
     given, source = FLAGS.artifact, FLAGS["from"].value
     checks.require((given is None) != (source is None), "convert", "give one of --artifact and --from")
+    form = _form(FLAGS.to, FLAGS.format)
     if given is not None:
         made = artifacts.load(given)
-        print(f"written   {export(made, FLAGS.to, form=FLAGS.format, layout=FLAGS.layout, name=FLAGS.name)}")
-        return
-    options = {"data_dir": FLAGS.data_dir, "image_size": FLAGS.image_size, "layout": FLAGS.layout}
-    made = imported(source, FLAGS.data, FLAGS.preprocess, **options)
-    artifacts.save(FLAGS.to, made)
-    x, y = made.distilled.x, made.distilled.y
-    print(f"{source}: {len(x)} examples of shape {x.shape[1:]}, {y.shape[1]} classes, {made.meta['label_convention']}")
-    print(f"artifact  {FLAGS.to}")
+        print(f"written   {export(made, FLAGS.to, form=form, layout=FLAGS.layout, name=FLAGS.name)}")
+    else:
+        options = {"data_dir": FLAGS.data_dir, "image_size": FLAGS.image_size, "layout": FLAGS.layout}
+        made = imported(source, FLAGS.data, FLAGS.preprocess, **options)
+        if form == "npz":
+            artifacts.save(FLAGS.to, made)
+        else:
+            export(made, FLAGS.to, form=form, name=FLAGS.name)
+        (m, *shape), convention = made.distilled.x.shape, made.meta["label_convention"]
+        print(f"{source}: {m} examples of shape {tuple(shape)}, {made.distilled.y.shape[1]} classes, {convention}")
+        print(f"{'artifact' if form == 'npz' else 'written'}  {FLAGS.to}")
+    lost = _lost(made, form)
+    if lost:
+        print(f"not kept  {', '.join(lost)}; npz and safetensors keep all")
+
+
+def _form(to, form):
+    """The format of a path, if it is one."""
+    suffix = pathlib.Path(to).suffix.lstrip(".")
+    form = form or suffix
+    checks.require(
+        form in FORMATS,
+        "--to",
+        f"{to} has no suffix of a format; say which it is to be with --format={'|'.join(FORMATS)}",
+    )
+    fits = form == suffix or form not in ("npz", "safetensors")
+    checks.require(fits, "--to", f"{to} does not end in .{form}; rename it, or change --format")
+    return form
+
+
+def _lost(made, form):
+    """What of a set a format has no place for."""
+    if form not in ("png", "tfds"):
+        return []
+    lost = ["the preprocessing"] + ["what lies between the 256 values of pixels"] * (form == "png")
+    return lost + ["the learned step sizes, which are part of the set"] * (made.distilled.lr is not None)
 
 
 def export(
@@ -68,15 +97,8 @@ def export(
     Raises:
       InputError: the format or its suffix is none of ``FORMATS``, or a path that cannot be written.
     """
-    suffix = pathlib.Path(to).suffix.lstrip(".")
-    form = form or suffix
-    checks.require(
-        form in FORMATS,
-        "--to",
-        f"{to} has no suffix of a format; say which it is to be with --format={'|'.join(FORMATS)}",
-    )
+    form = _form(to, form)
     if form in ("npz", "safetensors"):
-        checks.require(form == suffix, "--to", f"{to} does not end in .{form}; rename it, or change --format")
         checks.require(layout != "auto", "--layout", "auto is for --from; choose nhwc or nchw")
         interchange.write(to, made, layout=layout or "nhwc")
         return to

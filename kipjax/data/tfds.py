@@ -50,7 +50,7 @@ def write(
     """Writes a distilled set as a TFDS data set with one split, ``train``, in the order of its rows.
 
     TFDS reads it with ``tfds.builder_from_directory(PATH).as_data_source("train")``, without TensorFlow. An example has
-    ``image`` (PNG), ``label`` (the class of the largest target), ``x`` (the preprocessed image, bit for bit) and ``y``.
+    ``image`` (PNG), ``label`` (the class of the largest target), ``x`` (the preprocessed image) and ``y``.
 
     Args:
       folder: TFDS's root folder, made if need be; it must not hold a set of that name yet.

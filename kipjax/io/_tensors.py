@@ -48,6 +48,9 @@ def write(where: str, path: str | os.PathLike, arrays: dict[str, Any]) -> None:
         return
     text = {"meta": arrays["meta"].tobytes().decode()}
     rows = {name: np.array(array, order="C") for name, array in arrays.items() if name != "meta"}
+    for name, array in rows.items():
+        known = array.dtype.itemsize <= 8 and array.dtype.kind in "fiub"
+        checks.require(known, where, f"{name} has dtype {array.dtype}, which safetensors lack; give float64 or float32")
     content = _safetensors(where).save(rows, metadata=text)
     _files.atomic_write(where, path, lambda file: file.write(content))
 

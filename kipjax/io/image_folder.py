@@ -1,7 +1,8 @@
 """A distilled set as a folder of PNG files and ``labels.csv``, for looking at and for other tools.
 
-``labels.csv`` has a line for each picture: ``file,class,name,y0,y1,...``; its class is the largest entry of its target
-``y``. Pictures have 8 bits and no values outside those of pixels; ``interchange`` keeps every bit.
+``labels.csv`` has a line for each picture: ``file,class,name`` and its target ``y``, a column for each class, whose
+name is its title; the class of a picture is the largest entry of its target. Pictures have 8 bits and no values outside
+those of pixels; ``interchange`` keeps every bit.
 """
 
 import csv
@@ -45,11 +46,16 @@ def write(folder: str | os.PathLike, pixels: Any, y: Any, *, class_names: Sequen
 
     where, folder, y = "image_folder.write", pathlib.Path(folder), np.asarray(y)
     pixels = _checked_pixels(where, np.asarray(pixels), y)
+    y = y.astype(np.float64)  # whose text is exact whatever they were
     names = [str(n) for n in (range(y.shape[1]) if class_names is None else class_names)]
     checks.require(len(names) == y.shape[1], where, f"class_names has {len(names)} entries and y {y.shape[1]} columns")
+    for name in names:
+        checks.require(
+            _is_text(name), where, f"the class name {name!r} has characters that no file can hold; rename it"
+        )
     _make_empty(where, folder)
     digits = max(len(str(len(pixels) - 1)), 4)
-    rows = [[*_COLUMNS, *(f"y{i}" for i in range(y.shape[1]))]]
+    rows = [[*_COLUMNS, *names]]
     for i, (image, target) in enumerate(zip(pixels, y)):
         name = f"{i:0{digits}d}.png"
         picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
@@ -57,7 +63,7 @@ def write(folder: str | os.PathLike, pixels: Any, y: Any, *, class_names: Sequen
         best = int(target.argmax())
         rows.append([name, str(best), names[best], *map(str, target)])
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    csv.writer(text).writerows(rows)
     content = text.getvalue().encode()
     _files.atomic_write(where, folder / "labels.csv", lambda file: file.write(content))
 
@@ -90,7 +96,7 @@ def read(folder: str | os.PathLike) -> Pictures:
         targets.append(target)
     y = np.stack(targets)
     checks.finite(where, "labels.csv", y)
-    return Pictures(np.stack(images), y, tuple(named.get(i, str(i)) for i in range(y.shape[1])))
+    return Pictures(np.stack(images), y, tuple(named.get(i, title) for i, title in enumerate(rows[0][3:])))
 
 
 def _checked_pixels(where: str, pixels: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -99,11 +105,22 @@ def _checked_pixels(where: str, pixels: np.ndarray, y: np.ndarray) -> np.ndarray
         where,
         f"pixels have dtype {pixels.dtype} and shape {pixels.shape}; expected uint8 [m, h, w, 1] or [m, h, w, 3]",
     )
-    checks.require(y.ndim == 2 and y.dtype.kind in "fiu", where, f"y has dtype {y.dtype} and shape {y.shape}; "
-                   "expected numbers [m, k]")  # fmt: skip
+    checks.require(
+        y.ndim == 2 and y.size > 0 and y.dtype.kind in "fiu",
+        where,
+        f"y has dtype {y.dtype} and shape {y.shape}; expected numbers [m, k]",
+    )
     checks.finite(where, "y", y)
     checks.same_length(where, "pixels", pixels, "y", y)
     return pixels
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _make_empty(where: str, folder: pathlib.Path) -> None:
@@ -126,7 +143,7 @@ def _csv_rows(where: str, path: pathlib.Path) -> list[list[str]]:
     checks.require(
         ok,
         where,
-        f"labels.csv begins with {str(rows[0] if rows else '')[:80]}; expected file,class,name,y0,... and rows",
+        f"labels.csv begins with {str(rows[0] if rows else '')[:80]}; expected file,class,name,CLASS,... and rows",
     )
     return rows
 

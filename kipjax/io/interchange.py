@@ -101,7 +101,8 @@ def write(path: str | os.PathLike, made: Artifact, *, layout: str = "nhwc") -> N
       layout: ``"nhwc"``, or ``"nchw"`` as PyTorch has images. ``preprocess.*`` stay channels last.
 
     Raises:
-      InputError: another suffix or layout, values that no artifact has, or a path that cannot be written.
+      InputError: another suffix or layout, values or a ``meta`` that the file cannot hold, or a path that cannot be
+        written.
 
     >>> import tempfile
     >>> one, x = np.ones(1, np.float32), np.ones((2, 4, 4, 1), np.float32)
@@ -113,6 +114,7 @@ def write(path: str | os.PathLike, made: Artifact, *, layout: str = "nhwc") -> N
     """
     where = "interchange.write"
     checks.one_of(where, "layout", layout, LAYOUTS[1:])
+    checks.require("layout" not in made.meta, where, "meta has the key 'layout', which the file needs; rename it")
     first = layout == "nchw" and np.ndim(made.distilled.x) == 4
     meta = {"layout": "nchw" if first else "nhwc"} | made.meta
     arrays = artifact.to_arrays(made._replace(meta=meta), where)
@@ -123,7 +125,7 @@ def write(path: str | os.PathLike, made: Artifact, *, layout: str = "nhwc") -> N
 def _own(where: str, arrays: dict[str, Any], own: dict[str, Any], meta: dict[str, Any]) -> Artifact:
     """The artifact in a file of ``write`` or of ``artifact.save``."""
     arrays = {name: array for name, array in arrays.items() if name != "meta"}
-    layout = own.pop("layout", "nhwc")
+    layout = own.pop("layout", "nhwc") if "images" in arrays else "nhwc"
     for name, other in (("images", "x"), ("labels", "y")):
         if name in arrays:
             arrays[other] = arrays.pop(name)

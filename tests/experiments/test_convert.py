@@ -60,6 +60,16 @@ def test_pictures_come_back_up_to_their_eight_bits(made, tmp_path):
     assert image_folder.read(tmp_path / "set").pixels.shape == (20, 8, 8, 1)
 
 
+def test_what_is_not_kept_is_said(made):
+    assert convert._lost(made, "npz") == convert._lost(made, "safetensors") == []
+    assert convert._lost(made, "tfds") == ["the preprocessing"]
+    with_steps = made._replace(distilled=made.distilled._replace(lr=np.ones(2)))
+    assert convert._lost(with_steps, "png") == [
+        "the preprocessing", "what lies between the 256 values of pixels", "the learned step sizes, which are part of "
+        "the set",
+    ]  # fmt: skip
+
+
 def test_tfds(made, tmp_path):
     tfds = pytest.importorskip("tensorflow_datasets", reason="tensorflow-datasets is not installed")
     path = convert.export(made, str(tmp_path / "set"), form="tfds", name="digits_kip")

@@ -70,8 +70,19 @@ def test_others_find_plain_arrays_in_it(path):
 
 
 def test_an_artifact_is_read_too(tmp_path):
-    artifact.save(tmp_path / "distilled.npz", make())
-    assert same(interchange.read(tmp_path / "distilled.npz").distilled.x, make().distilled.x)
+    made = make()._replace(meta=make().meta | {"layout": "nchw"})  # its own, which says nothing of its axes
+    artifact.save(tmp_path / "distilled.npz", made)
+    got = interchange.read(tmp_path / "distilled.npz")
+    assert same(got.distilled.x, made.distilled.x) and got.meta["layout"] == "nchw"
+
+
+def test_what_a_file_cannot_hold_is_refused(path):
+    taken = make()._replace(meta={"layout": "mine"})
+    assert "meta has the key 'layout'" in error_of(lambda: interchange.write(path, taken))
+    if path.suffix == ".safetensors":
+        wide = make()._replace(distilled=make().distilled._replace(x=make().distilled.x.astype(np.longdouble)))
+        assert "safetensors lack" in error_of(lambda: interchange.write(path, wide))
+    assert not path.exists()
 
 
 # --- those of others -----------------------------------------------------------------------------------------------
@@ -203,7 +214,24 @@ def test_a_folder_of_pictures_is_read_as_it_was_written(tmp_path, channels):
     assert files == [*(f"{i:04d}.png" for i in range(12)), "labels.csv"]
     got = image_folder.read(tmp_path / "set")
     assert same(got.pixels, pixels) and same(got.y, y)
-    assert all(got.class_names[c] == names[c] for c in set(y.argmax(axis=1).tolist()))
+    assert got.class_names == tuple(names)
+
+
+def test_a_folder_keeps_names_of_classes_without_a_picture_and_labels_of_any_precision(tmp_path):
+    y = np.array([[0.7, 0.1, 0.2], [0.4, 0.3, 0.3]], np.float16)
+    image_folder.write(tmp_path / "set", np.zeros((2, 4, 4, 1), np.uint8), y, class_names=["a\rb", "dog", "eel"])
+    got = image_folder.read(tmp_path / "set")
+    assert got.class_names == ("a\rb", "dog", "eel") and same(got.y, y.astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("y", "names", "words"),
+    [(np.zeros((2, 0)), None, "expected numbers"), (np.eye(2), ["a", "\ud800"], "characters that no file can hold")],
+)
+def test_what_a_folder_cannot_hold_leaves_none(tmp_path, y, names, words):
+    pixels = np.zeros((2, 4, 4, 1), np.uint8)
+    assert words in error_of(lambda: image_folder.write(tmp_path / "set", pixels, y, class_names=names))
+    assert not (tmp_path / "set").exists()
 
 
 def folder(tmp_path):
