@@ -207,6 +207,7 @@ def network(config: ml_collections.ConfigDict, parts: Task):
 def pretrained(config: ml_collections.ConfigDict, parts: Task, key: jax.Array):
     """Networks trained on ``config.pretrain.name``, stacked, for images like those of ``parts``."""
     given = config.pretrain
+    checks.whole("config.pretrain", "networks", given.networks)
     x, labels_of = inputs.foreign(config, given.name, given.data_dir, parts.x_train.shape[1:])
     y = labels.one_hot(labels_of, parts.num_classes)
     protocol = protocols.NAMED["ld"]._replace(steps=given.steps, batch_size=256, learning_rate=given.learning_rate)

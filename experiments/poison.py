@@ -64,6 +64,8 @@ def run(
         inner_steps=1, epochs=1, attacked=attacked, target=target, networks=min(networks, 4), step_size=0.02,
         learning_rate=learning_rate,
     )  # fmt: skip
+    for name in ("steps", "log_every"):
+        checks.whole("config", name, config[name])
     experiment = build.experiment(config)
     checks.require(
         max(attacked, target) < experiment.task.num_classes,

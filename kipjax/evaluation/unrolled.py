@@ -26,8 +26,9 @@ from kipjax.types import Batch, Distilled, PyTree
 
 __all__ = ["BASELINES", "GRID", "evaluate", "step_size_for", "trained_accuracies"]
 
-GRID = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
-"""Constant step sizes that the baselines of DD are tried with."""
+GRID = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 0.6, 1.0, 2.0)
+"""Constant step sizes that baselines are tried with: those of DD up to 0.3, and larger ones, which real images need where
+they have few steps."""
 
 BASELINES = {
     "random": "random subset",
@@ -172,7 +173,7 @@ def evaluate(
       distilled: the set, with ``lr [T]``.
       task: the data set in the same space.
       model: flax module.
-      inner_steps: ``S``, batches of the set; it goes through them ``T / S`` times.
+      inner_steps: ``S``, batches of the set; it goes through them in turn, ``T`` steps in all.
       name: of the model in the results.
       key: draws networks and subsets.
       seeds: networks (the papers: 200); with ``networks`` given, as many as there are of them.
@@ -202,6 +203,11 @@ def evaluate(
         "column each",
     )
     checks.whole(where, "seeds", seeds)
+    checks.whole(where, "subset_seeds", 0 if subset_seeds is None else subset_seeds, 0)
+    checks.whole(where, "block_size", block_size)
+    checks.whole(where, "inner_steps", inner_steps)
+    steps = np.size(distilled.lr) if distilled.lr is not None else 0
+    checks.require(steps > 0, where, "distilled.lr has no step sizes; it needs one for each step of the training")
     for baseline in baselines:
         checks.one_of(where, "baseline", baseline, BASELINES)
     for passes in epochs:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import linen as nn
 from jax import lax
@@ -19,9 +20,10 @@ from kipjax.data import draw
 from kipjax.models import network
 from kipjax.types import PyTree
 
-__all__ = ["OPTIMIZERS", "Trained", "fit", "fit_along", "forward", "outputs", "ridge_weights", "with_one"]
+__all__ = ["FORMS", "OPTIMIZERS", "Trained", "fit", "fit_along", "forward", "outputs", "ridge_weights", "with_one"]
 
 
+FORMS = ("ridge", "second_order")
 OPTIMIZERS = {"adam": optax.adam, "sgd": functools.partial(optax.sgd, momentum=0.9)}
 
 
@@ -104,6 +106,15 @@ def fit_along(
       optimizer: a name in ``OPTIMIZERS``, of the network; the paper's is ``"adam"``.
       variables: where it starts; drawn unless given.
     """
+    where = "ld.fit"
+    checks.same_length(where, "x", x, "y", y)
+    checks.one_of(where, "form", form, FORMS)
+    checks.one_of(where, "optimizer", optimizer, OPTIMIZERS)
+    checks.whole(where, "batch_size", batch_size)
+    if not checks.is_traced(lengths):
+        found = np.asarray(lengths)
+        ascending = found.ndim == 1 and bool(np.all(found >= 0) and np.all(np.diff(found) >= 0))
+        checks.require(ascending, where, f"the numbers of steps are {found.tolist()}; give them ascending, from 0 on")
     x, y = jnp.asarray(x), jnp.asarray(y)
     init_key, run_key = jax.random.split(key)
     variables = network.init(model, init_key, x) if variables is None else variables

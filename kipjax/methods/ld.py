@@ -32,6 +32,7 @@ from kipjax.core import labels, losses
 from kipjax.data import draw
 from kipjax.methods import inputs
 from kipjax.methods._label_training import (
+    FORMS,
     OPTIMIZERS,
     Trained,
     fit,
@@ -66,8 +67,6 @@ __all__ = [
     "watch",
     "watched",
 ]
-
-FORMS = ("ridge", "second_order")
 
 
 class Learner(NamedTuple):
