@@ -27,8 +27,8 @@ from kipjax.types import Batch, Distilled, PyTree
 __all__ = ["BASELINES", "GRID", "evaluate", "step_size_for", "trained_accuracies"]
 
 GRID = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 0.6, 1.0, 2.0)
-"""Constant step sizes that baselines are tried with: those of DD up to 0.3, and larger ones, which real images need where
-they have few steps."""
+"""Constant step sizes that baselines are tried with: those of DD up to 0.3, and larger ones, which real images need in
+few steps."""
 
 BASELINES = {
     "random": "random subset",
@@ -206,8 +206,6 @@ def evaluate(
     checks.whole(where, "subset_seeds", 0 if subset_seeds is None else subset_seeds, 0)
     checks.whole(where, "block_size", block_size)
     checks.whole(where, "inner_steps", inner_steps)
-    steps = np.size(distilled.lr) if distilled.lr is not None else 0
-    checks.require(steps > 0, where, "distilled.lr has no step sizes; it needs one for each step of the training")
     for baseline in baselines:
         checks.one_of(where, "baseline", baseline, BASELINES)
     for passes in epochs:

@@ -104,6 +104,8 @@ def test_sets_that_do_not_fit():
         ({"baselines": ["best"]}, "baseline is 'best'; choose one of random, optimised, kmeans, average"),
         ({"epochs": (1, 3), "momentum": np.full(6, 0.5)}, "momentum has one entry for each step"),
         ({"epochs": (0,)}, "each of epochs is 0"),
+        ({"subset_seeds": -1}, "subset_seeds is -1"),
+        ({"block_size": 0}, "block_size is 0"),
     ):
         with pytest.raises(checks.InputError, match=words):
             unrolled.evaluate(made, task, networks.Linear(K), inner_steps=2, **wrong)
