@@ -86,6 +86,7 @@ def run(
     meta = {"method": "dd", "dataset": config.data.name, "class_names": list(experiment.dataset.class_names)}
     meta |= {"config": config.to_dict(), "attack": [attacked, target]}
     artifacts.save(os.path.join(workdir, "poison.npz"), artifacts.Artifact(made, experiment.preprocess, meta))
+    log.write_json(os.path.join(workdir, "config.json"), config.to_dict())
     log.write_json(os.path.join(workdir, "poison.json"), report)
     for name, (before, after) in report["summary"].items():
         print(f"{name:<42} {before:>28}  ->  {after:>28}")
