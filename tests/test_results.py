@@ -35,10 +35,12 @@ def spreads(tree):
             yield from spreads(part)
 
 
-def measured():
-    """All that files under results/ hold, what seeds give together, and the figures of the papers."""
-    pairs = [pair for path in (ROOT / "results").rglob("*.json") for pair in spreads(gather.read(str(path)))]
-    for group in gather.groups(FOUND.runs):
+def measured(paths, methods=None):
+    """What the files at and below ``paths`` hold, what seeds give together, and the figures of the papers."""
+    files = [file for path in paths for file in ([path] if path.is_file() else path.rglob("*.json"))]
+    pairs = [pair for path in files for pair in spreads(gather.read(str(path)))]
+    runs = [run for run in FOUND.runs if methods is None or run.config["method"]["name"] in methods]
+    for group in gather.groups(runs):
         for results in zip(*(run.summary["results"] for run in group)):
             values = [a for result in results for a in result["accuracies"]]
             means = [result["accuracy"]["mean"] for result in results]
@@ -47,16 +49,17 @@ def measured():
     return [(100 * mean, 100 * std) for mean, std in pairs] + pairs + published
 
 
-MEASURED = measured()
+MEASURED = measured([ROOT / "results"])
 TABLES = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "results").rglob("table.txt"))
 
 
-def is_measured(mean, std):
+def is_measured(mean, std, known=None, tables=TABLES):
     """Whether a stored table says so, or something stored rounds to the two texts."""
-    if re.search(rf"(?<![\d.]){re.escape(mean)} ± {re.escape(std)}(?!\d)", TABLES):
+    if re.search(rf"(?<![\d.]){re.escape(mean)} ± {re.escape(std)}(?!\d)", tables):
         return True
+    known = MEASURED if known is None else known
     digits = [len(text.partition(".")[2]) for text in (mean, std)]
-    return any(f"{m:.{digits[0]}f}" == mean and f"{s:.{digits[1]}f}" == std for m, s in MEASURED)
+    return any(f"{m:.{digits[0]}f}" == mean and f"{s:.{digits[1]}f}" == std for m, s in known)
 
 
 @pytest.mark.parametrize("page", ["README.md", "RESULTS.md"])
@@ -69,6 +72,54 @@ def test_every_mean_with_a_spread_is_in_the_stored_results(page):
     assert not listed - unknown, "listed here, and stored or no longer said"
     for (at, spread), command in PRINTED.items():
         assert at != page or command in text, f"{spread}: {command}"
+
+
+SECTIONS = {
+    "Kernel ridge regression: KIP, Label Solve": "kip label_solve",
+    "Exact distillation": "krr_exact*",
+    "Coresets": "coreset* network_coreset kip dm*",
+    "Implicit gradients: RCIG, CIG, VIG": "rcig cig vig",
+    "Matching methods: DC, DSA, DM, MTT": "dc dsa dm* mtt",
+    "Label distillation": "ld",
+    "Unrolled methods: DD, SLDD, TDD, GTN": "dd sldd tdd gtn poison",
+    "Continual learning": "continual",
+    "Membership inference": "mia",
+    "Corruption": "corruption",
+    "Architecture search": "nas",
+    "Robustness to the size of the set": "robustness",
+}
+"""Which files under results/ a section of RESULTS.md is about; the others have no spreads."""
+
+
+def test_every_spread_is_of_the_results_that_its_section_is_about():
+    """A figure of another method, right elsewhere, does not pass."""
+    sections = (ROOT / "RESULTS.md").read_text(encoding="utf-8").split("\n## ")[1:]
+    listed = {spread for _, spread in PRINTED}
+    for section in sections:
+        title = section.partition("\n")[0]
+        said = {found.groups() for found in SPREAD.finditer(section)}
+        if title not in SECTIONS:
+            assert not said, title
+            continue
+        paths = [path for pattern in SECTIONS[title].split() for path in (ROOT / "results").glob(pattern)]
+        names = [pattern.rstrip("*") for pattern in SECTIONS[title].split()]
+        known = measured(paths, names)
+        tables = "".join(p.read_text(encoding="utf-8") for path in paths for p in path.rglob("table.txt"))
+        unknown = [" ± ".join(pair) for pair in said if not is_measured(*pair, known, tables)]
+        assert not set(unknown) - listed, (title, unknown)
+
+
+def test_ratios_of_times_are_in_the_stored_benchmarks():
+    rows = [
+        row for path in (ROOT / "results/benchmark").glob("*.json") for row in gather.read(str(path)).get("rows", [])
+    ]
+    known = {tuple(f"{row[key]:.2f}" for key in ("ratio", "smallest_ratio", "largest_ratio")) for row in rows}
+    known |= {
+        tuple(f"{float(number):.3f}" for number in (row["ratio"], row["smallest_ratio"], row["largest_ratio"]))
+        for row in rows
+    }
+    said = re.findall(r"(\d+\.\d+) \((\d+\.\d+)\.\.(\d+\.\d+)\)", (ROOT / "RESULTS.md").read_text(encoding="utf-8"))
+    assert len(said) > 10 and not [ratio for ratio in said if ratio not in known]
 
 
 def means(tree):
