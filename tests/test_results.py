@@ -78,7 +78,7 @@ SECTIONS = {
     "Kernel ridge regression: KIP, Label Solve": "kip label_solve",
     "Exact distillation": "krr_exact*",
     "Coresets": "coreset* network_coreset kip dm*",
-    "Implicit gradients: RCIG, CIG, VIG": "rcig cig vig",
+    "Implicit gradients: RCIG, CIG, VIG": "rcig cig vig frepo",
     "Matching methods: DC, DSA, DM, MTT": "dc dsa dm* mtt",
     "Label distillation": "ld",
     "Unrolled methods: DD, SLDD, TDD, GTN": "dd sldd tdd gtn poison",
