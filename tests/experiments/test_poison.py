@@ -8,8 +8,8 @@ import pytest
 from flax import linen as nn
 
 import kipjax
-from configs.dd import digits
-from experiments import poison
+from configs.dd import adapt, digits
+from experiments import build, poison
 from kipjax import checks
 from kipjax.evaluation import Task
 from kipjax.types import Distilled
@@ -89,3 +89,19 @@ def test_bad_input(attacked, target, words, tmp_path):
     config = digits.get_config("tiny")
     with pytest.raises(checks.InputError, match=words):
         poison.run(config, str(tmp_path), attacked=attacked, target=target, networks=1, train_steps=1)
+
+
+@pytest.mark.parametrize(("field", "value"), [("log_every", 0), ("log_every", -5), ("steps", 0)])
+def test_no_steps_are_no_attack(field, value, tmp_path):
+    config = digits.get_config("tiny")
+    config[field] = value
+    with pytest.raises(checks.InputError, match=f"config: {field} is {value}"):
+        poison.run(config, str(tmp_path), attacked=0, target=1, networks=1, train_steps=2)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_start_from_no_network(tmp_path):
+    config = adapt.get_config("tiny")
+    config.pretrain.networks = 0
+    with pytest.raises(checks.InputError, match=r"config\.pretrain: networks is 0"):
+        build.experiment(config)

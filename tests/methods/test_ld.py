@@ -325,3 +325,20 @@ def test_validation_keeps_the_labels_of_least_error(x64):
     np.testing.assert_array_equal(method.distilled(unseen).y, unseen.y)
     with pytest.raises(checks.InputError, match="validate_every is 0"):
         ld.make(networks.Linear(K), validation=batch, validate_every=0)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"y": jnp.ones((2, K)) / K}, "x has .* and y"),
+        ({"form": "first"}, "form is 'first'; choose one of ridge, second_order"),
+        ({"optimizer": "rmsprop"}, "optimizer is 'rmsprop'"),
+        ({"steps": -3}, "the numbers of steps are"),
+        ({"batch_size": 0}, "batch_size is 0"),
+    ],
+)
+def test_a_training_that_cannot_be_is_refused(change, words):
+    start, _ = problem()
+    arguments = {"x": start.x, "y": start.y, "steps": 2} | change
+    with pytest.raises(checks.InputError, match=words):
+        ld.fit(jax.random.key(0), networks.Linear(K), **arguments)
