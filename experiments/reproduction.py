@@ -150,7 +150,7 @@ def report(figures: Sequence[Row], runs: Sequence[gather.Run], besides: Sequence
         lines = [[gather.label(group[0]), str(group[0].config["init"]["ipc"]), *_ours(group)] for group in groups]
         parts.append(f"{_ALONE}\n\n{tables.markdown(('set', _COLUMNS[2], *_COLUMNS[5:]), lines)}")
     if besides:
-        columns = ("what", "paper", "source", "quantity", "data", "paper's figures", "flags")
+        columns = ("what", "paper", "source", "quantity", "data", "paper's figures", "flags or config")
         lines = [[*_others(row), f"`{row['flagfile']}`" if row["flagfile"] else "no config"] for row in besides]
         parts.append(f"{_OTHERS}\n\n{tables.markdown(columns, lines)}")
     return "\n\n".join(parts)
