@@ -59,7 +59,6 @@ def run(
     config = config.copy_and_resolve_references().unlock()
     config.pretrain.update(**pretrain, steps=train_steps, learning_rate=1e-3)
     config.pretrain.update(b1=0.5, halve_every=-(-train_steps // 2))
-    config.init.ipc = 1
     config.method.update(
         inner_steps=1, epochs=1, attacked=attacked, target=target, networks=min(networks, 4), step_size=0.02,
         learning_rate=learning_rate,

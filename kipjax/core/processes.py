@@ -40,6 +40,7 @@ _LONG = 7 * 24 * 3600 * 1000  # milliseconds; a process that is gone ends the wa
 _GRACE = 3.0  # seconds that a process has for its own error, once another one has ended
 _EXIT_APART = 2  # exit status of a process that did not meet the others, a wrong argument as a rule
 _FAREWELL = 15.0  # seconds that the first process waits for the others to read why it ends
+_PARTING = 1.0  # seconds more, in which they end; a call under way when the store ends would have JAX print its loss
 
 _numbers = itertools.count()
 _ending = threading.Event()
@@ -201,10 +202,11 @@ def leave(status: int, reason: str) -> NoReturn:
     with contextlib.suppress(jax.errors.JaxRuntimeError, ValueError):
         own, store = jax.process_index(), _store()
         store.key_value_set(f"kipjax/ended/{own}", " ".join(reason.split())[:500], allow_overwrite=True)
-        awaited = own == 0 and status != EXIT_PEER_LOST  # the store ends with the first process
-        deadline = time.monotonic() + _FAREWELL * awaited
-        while len(store.key_value_dir_get("kipjax/ended/")) < jax.process_count() and time.monotonic() < deadline:
-            time.sleep(0.1)
+        if own == 0 and status != EXIT_PEER_LOST:  # the store ends with the first process, which is the last to go
+            deadline = time.monotonic() + _FAREWELL
+            while len(store.key_value_dir_get("kipjax/ended/")) < jax.process_count() and time.monotonic() < deadline:
+                time.sleep(0.1)
+            time.sleep(_PARTING)
     _exit_now(status)
 
 
