@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kipjax import checks
-from kipjax.data._corpus import tokenize
+from kipjax.data._corpus import PADDING, UNKNOWN, tokenize
 
 __all__ = ["Vectors", "glove", "learned"]
 
@@ -33,13 +33,21 @@ def glove(path: str | os.PathLike, words: Sequence[str], *, dimension: int | Non
       dimension: what the file must have; that of its first vector unless given.
 
     Raises:
-      InputError: no such file, a header that is not true, a line of another dimension, or none of the words.
+      InputError: words are no vocabulary, no such file, a header that is not true, a line of another dimension, or
+        none of the words.
     """
     where = f"text.glove: {os.fspath(path)}"
     if dimension is not None:
         checks.whole(where, "dimension", dimension)
     checks.require(pathlib.Path(path).is_file(), where, "there is no such file; check the path")
     rows = {word: i for i, word in enumerate(words)}
+    twice = next((word for i, word in enumerate(words) if rows[word] != i), None)
+    checks.require(
+        twice is None and tuple(words[:2]) == (UNKNOWN, PADDING),
+        where,
+        f"the words begin with {tuple(words[:2])}, {'each once' if twice is None else f'{twice!r} twice'}; expected "
+        f"{UNKNOWN}, {PADDING} and then each word once, as of text.vocabulary",
+    )
     found: dict[int, np.ndarray] = {}
     header, lines = None, 0
     with open(path, encoding="utf-8", errors="replace") as file:

@@ -72,11 +72,7 @@ def trained_accuracies(
       block_size: test examples that go through a network at once.
     """
     batches = Batch(*(dd.curriculum(jnp.asarray(a), inner_steps) for a in (distilled.x, distilled.y)))
-    checks.require(
-        distilled.lr is not None and jnp.ndim(distilled.lr) == 1,
-        "evaluation.unrolled",
-        f"distilled.lr is {distilled.lr}; expected one step size for each step, [steps]",
-    )
+    dd.check_step_sizes("evaluation.unrolled", distilled.lr, inner_steps)
     plain = isinstance(momentum, (int, float)) and momentum == 0
     return _train_all(
         jax.random.split(key, count), batches, jnp.asarray(distilled.lr), networks, None if plain else momentum,

@@ -16,11 +16,12 @@ A set of ``m`` rows is a curriculum of ``S`` batches: batch ``s`` has the rows `
 whose rows are grouped by class has every class in every batch. ``sldd`` learns the labels too, ``tdd`` on text.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import linen as nn
 
@@ -38,6 +39,7 @@ __all__ = [
     "Learned",
     "State",
     "check_pretrained",
+    "check_step_sizes",
     "curriculum",
     "make",
     "outer_loss",
@@ -170,15 +172,37 @@ def outer_loss(
     Returns:
       ``(loss [], accuracy [] in 0..1)``.
 
+    Raises:
+      InputError: the set is no curriculum of ``S`` batches, or has not a step size for each step of whole epochs; a
+        class that the network lacks.
+
     References:
       arXiv:1811.10959, equations (3) and (4).
     """
+    where = "dd.outer_loss"
     batches = Batch(*(curriculum(a, inner_steps) for a in (distilled.x, distilled.y)))
+    check_step_sizes(where, distilled.lr, inner_steps)
     key = jax.random.key(0) if key is None else key
     trained = train(key, model, variables, batches, jnp.asarray(distilled.lr), segment=segment, truncate=truncate)
     logits = network.forward(model, trained, batch.x)[0]
     classes = labels.classes(batch.y) if jnp.ndim(batch.y) == 2 else batch.y
+    checks.labels_within(where, "batch.y", classes, logits.shape[-1])
     return losses.cross_entropy(logits, classes), losses.accuracy(logits, classes)
+
+
+def check_step_sizes(where: str, lr: Any, inner_steps: int) -> None:
+    """``lr [T]`` must have one step size for each step of one or more passes over ``inner_steps`` batches.
+
+    Raises:
+      InputError: there are none, or not so many.
+    """
+    given = "None" if lr is None else f"of shape {np.shape(lr)}"
+    checks.require(
+        lr is not None and np.ndim(lr) == 1 and len(lr) > 0 and len(lr) % inner_steps == 0,
+        where,
+        f"distilled.lr is {given}; expected one step size for each step: {inner_steps} batches take [{inner_steps}], "
+        "or a multiple of that for more passes over them",
+    )
 
 
 def make(
@@ -327,9 +351,10 @@ def check_pretrained(where: str, pretrained: PyTree, networks: int) -> int:
     """How many stacked networks ``pretrained`` has, at least ``networks``; 0 for none."""
     if pretrained is None:
         return 0
-    counts = {leaf.shape[0] if leaf.ndim else 0 for leaf in jax.tree.leaves(pretrained)}
+    stacked = isinstance(pretrained, Mapping) and "params" in pretrained
+    counts = {np.shape(leaf)[0] if np.ndim(leaf) else 0 for leaf in jax.tree.leaves(pretrained)}
     checks.require(
-        len(counts) == 1 and "params" in pretrained,
+        len(counts) == 1 and stacked,
         where,
         "pretrained must be variables of networks stacked along a first axis, with the collection 'params'",
     )

@@ -90,6 +90,14 @@ def test_wrong_embedding_files(lines, options, words, tmp_path):
         text.glove(write(tmp_path / "a.txt", lines), text.vocabulary(TEXTS), **options)
 
 
+@pytest.mark.parametrize(
+    ("vocabulary", "said"), [(("<unk>", "<pad>", "cat", "cat"), "'cat' twice"), (("cat", "dog"), "'cat', 'dog'")]
+)
+def test_words_that_are_no_vocabulary(vocabulary, said, tmp_path):
+    with pytest.raises(checks.InputError, match=said):
+        text.glove(write(tmp_path / "a.txt", ["cat 1 2"]), vocabulary)
+
+
 def test_learned_vectors_put_words_of_one_company_together():
     rng = np.random.default_rng(0)
     themes = [[f"{name}{i}" for i in range(6)] for name in ("animal", "metal")]

@@ -109,8 +109,9 @@ def test_sets_that_do_not_fit():
     ):
         with pytest.raises(checks.InputError, match=words):
             unrolled.evaluate(made, task, networks.Linear(K), inner_steps=2, **wrong)
-    with pytest.raises(checks.InputError, match="expected one step size for each step"):
-        unrolled.evaluate(made._replace(lr=None), task, networks.Linear(K), inner_steps=2)
+    for lr in (None, np.full(3, 0.1)):
+        with pytest.raises(checks.InputError, match="expected one step size for each step: 2 batches"):
+            unrolled.evaluate(made._replace(lr=lr), task, networks.Linear(K), inner_steps=2)
 
 
 @pytest.mark.parametrize("p", [0.5, 1.0, 2.0])

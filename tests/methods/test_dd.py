@@ -377,6 +377,8 @@ def test_distilling_beats_the_real_images_that_it_started_from():
         ({"inner_steps": 0}, "inner_steps is 0"),
         ({"pretrained": {"params": {"w": np.ones((2, 3))}}, "networks": 3}, "networks is 3 and pretrained has 2"),
         ({"pretrained": {"w": np.ones((2, 3))}}, "stacked along a first axis"),
+        ({"pretrained": [np.ones((2, 3))]}, "stacked along a first axis"),
+        ({"pretrained": {"params": {"w": 1.0}}}, "networks is 1 and pretrained has 0"),
         ({"halve_every": -1}, "halve_every is -1"),
         ({"segment": "half"}, "segment is 'half'"),
         ({"truncate": 0}, "truncate is 0"),
@@ -402,6 +404,24 @@ def test_bad_input(options, words):
 def test_sets_that_do_not_fit(options, words):
     with pytest.raises(checks.InputError, match=words):
         dd.make(networks.Linear(K), **options).init(jax.random.key(0), hard()[0])
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"lr": None}, r"distilled.lr is None; expected one step size for each step: 2 batches take \[2\]"),
+        ({"lr": np.float32(0.1)}, r"distilled.lr is of shape \(\)"),
+        ({"lr": np.full(3, 0.1)}, r"distilled.lr is of shape \(3,\)"),
+        ({"lr": np.zeros(0)}, r"distilled.lr is of shape \(0,\)"),
+        ({"y": np.array([0, K] * 3)}, "batch.y spans 0..3, but with num_classes = 3"),
+    ],
+)
+def test_what_the_outer_loss_refuses(changed, words):
+    made, batch = problem()
+    model, variables, _ = linear()
+    batch = batch._replace(y=changed.get("y", batch.y), x=batch.x[:6] if "y" in changed else batch.x)
+    with pytest.raises(checks.InputError, match=words):
+        dd.outer_loss(model, variables, made._replace(lr=changed.get("lr", made.lr)), batch, inner_steps=2)
 
 
 def test_labels_of_another_number_of_classes():
