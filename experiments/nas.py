@@ -7,8 +7,10 @@ Proxies: every artifact (a coreset's or a distilled one, all in one preprocessed
 --random_ipc images a class, --random_sets draws of random images, and herding by a network trained on the whole set;
 early stopping. Proxies are scored on training images that are held out before anything is drawn; such as no artifact
 was distilled from, where all of them say of which part they are (config.data.train_size) and there are enough others.
---training=mtt trains on every set at its own learned rate (one of GTN, which has a rate for each step, at their mean).
-Writes results.json (every accuracy), table.txt and correlation.png.
+--training=mtt trains on every set at its own learned rate (the mean of those of each step, where there are so many).
+--training=unrolled trains on the sets of DD or GTN as they were unrolled: in their batches, by the step sizes and
+momenta learned with them, which random and herded images of the same number get too. Writes results.json (every
+accuracy), table.txt and correlation.png.
 """
 
 import itertools
@@ -42,7 +44,9 @@ flags.DEFINE_integer(
     "epochs", 0, "Epochs on a proxy; the rate falls in the middle. 0: those of --training, or 200.", lower_bound=0
 )
 flags.DEFINE_integer("full_epochs", 100, "Epochs on the whole training set.", lower_bound=1)
-flags.DEFINE_enum("training", "", ["", *sorted(protocols.NAMED)], "Train on proxies by this paper's protocol instead.")
+flags.DEFINE_enum(
+    "training", "", ["", "unrolled", *sorted(protocols.NAMED)], "Train on proxies by this paper's protocol instead."
+)
 flags.DEFINE_integer("full_size", 0, "The 'whole' training set: the first so many images; 0 for all.", lower_bound=0)
 flags.DEFINE_integer("validation_size", 500, "Held-out training images that score proxies; 0: the test images.")
 flags.DEFINE_float("top", 0.1, "The best share of the networks that is looked at again, or their number.")
@@ -62,11 +66,13 @@ def main() -> None:
     parts, preprocess = _parts(found)
     task = findings.task(parts.rest, preprocess)
     nas.require_suits(space, task.x_train, task.num_classes)  # before a network is trained to herd
-    proxies = _proxies(task, found)
+    unrolled = [_unrolled(item) for item in found] if FLAGS.training == "unrolled" else []
+    proxies, curricula = _proxies(task, found, unrolled)
     searches, rows, networks = [], [], [one._asdict() for one in space]
     for search in nas.searches(
-        task, space, proxies, protocol=short, full_protocol=full, early_stopping=FLAGS.early_stopping,
-        held=parts.held(preprocess), key=jax.random.key(FLAGS.seed), seeds=FLAGS.seeds, parallel=FLAGS.parallel,
+        task, space, proxies, protocol=short, full_protocol=full, curricula=curricula,
+        early_stopping=FLAGS.early_stopping, held=parts.held(preprocess),
+        key=jax.random.key(FLAGS.seed), seeds=FLAGS.seeds, parallel=FLAGS.parallel,
     ):  # fmt: skip
         searches.append(search)
         rows.append(search._asdict() | {"accuracies": search.accuracies.tolist()})
@@ -75,7 +81,8 @@ def main() -> None:
             f"done  {search.proxy}: {search.seconds:.0f} s, and {search.compile_seconds:.0f} s of compiling", flush=True
         )
     _plot(searches, os.path.join(FLAGS.out, "correlation.png"))
-    about = [f"proxies scored on {parts.about}; {protocols.describe(short, searches[0].images)}"]
+    how = "trained on as they were unrolled" if unrolled else protocols.describe(short, searches[0].images)
+    about = [f"proxies scored on {parts.about}; {how}"]
     findings.write(rows, _table(space, searches, about), architectures=networks)
 
 
@@ -101,20 +108,49 @@ def _one_space(found):
     return found[0].made.preprocess if found else None
 
 
-def _proxies(task, found):
-    """Sets by name: the artifacts, and of the size of each (or --random_ipc) random and herded images."""
-    proxies = {item.name: _with_one_rate(jax.tree.map(jnp.asarray, item.made.distilled)) for item in found}
+def _unrolled(item):
+    """How the set was unrolled."""
+    made, method = item.made.distilled, item.made.meta.get("config", {}).get("method", {})
+    checks.require(
+        "inner_steps" in method and np.ndim(made.lr) == 1,
+        item.path,
+        "was not distilled through a training with a step size for each step; --training=unrolled is for sets of DD, "
+        "SLDD or GTN",
+    )
+    return nas.Curriculum(method["inner_steps"], np.asarray(item.made.meta.get("momentum", 0.0), np.float32))
+
+
+def _proxies(task, found, unrolled):
+    """Sets by name: the artifacts, and of the size of each (or --random_ipc) random and herded images; and how those
+    are trained on that have a curriculum: real images by that of the first artifact of their number."""
+    own_rates = (lambda made: made) if unrolled else _with_one_rate
+    proxies = {item.name: own_rates(jax.tree.map(jnp.asarray, item.made.distilled)) for item in found}
+    curricula = {item.name: curriculum for item, curriculum in zip(found, unrolled)}
+    rates = {len(made.x): (made.lr, curricula[name]) for name, made in reversed(proxies.items())} if unrolled else {}
     own = dict.fromkeys(len(made.x) for made in proxies.values())
     sizes = [FLAGS.random_ipc * task.num_classes] if FLAGS.random_ipc else list(own) or [10 * task.num_classes]
     random_key, herding_key = jax.random.split(jax.random.fold_in(jax.random.key(FLAGS.seed), 1))
     herded = _herded(herding_key, task, max(sizes)) if FLAGS.herding else None
     for size in sizes:
         keys = jax.random.split(jax.random.fold_in(random_key, size), FLAGS.random_sets)
-        if len(keys):
-            proxies[f"random, {size} images"] = [krr.subset(key, task, size) for key in keys]
+        lr, curriculum = rates.get(size, (None, None))
+        real = {"random": [krr.subset(key, task, size) for key in keys]}
         if herded is not None:
-            proxies[f"herding, {size} images"] = Distilled(herded.x[:size], herded.y[:size])
-    return proxies
+            real["herding"] = [Distilled(herded.x[:size], herded.y[:size])]
+        real = {
+            f"{name}, {size} images": [s if lr is None else _ordered(s, lr) for s in sets]
+            for name, sets in real.items()
+            if sets
+        }
+        proxies |= real
+        curricula |= dict.fromkeys(real, curriculum) if curriculum else {}
+    return proxies, curricula
+
+
+def _ordered(some, lr):
+    """Class after class and with labels that sum to one, as a curriculum has every class in every batch."""
+    order = jnp.argsort(labels.classes(some.y))
+    return Distilled(some.x[order], labels.uncentred(some.y)[order], lr)
 
 
 def _with_one_rate(made):
@@ -140,7 +176,16 @@ def _herded(key, task, size):
 
 def _protocols():
     """Of proxies and of the whole set."""
-    short = protocols.named(FLAGS.training, dataset=FLAGS.data) if FLAGS.training else nas.PROTOCOL
+    unrolled = FLAGS.training == "unrolled"
+    for name in ("epochs", "random_ipc") if unrolled else ():
+        checks.require(
+            not FLAGS[name].value,
+            f"--{name}",
+            "--training=unrolled takes steps and sizes of the sets; leave it out",
+        )
+    checks.require(bool(FLAGS.artifact) or not unrolled, "--training", "unrolled is for artifacts; give --artifact")
+    named = FLAGS.training and not unrolled
+    short = protocols.named(FLAGS.training, dataset=FLAGS.data) if named else nas.PROTOCOL
     if FLAGS.epochs:
         counts = f"{FLAGS.training} counts steps, not epochs; leave --epochs out"
         checks.require(short.epochs > 0, "--epochs", counts)

@@ -4,6 +4,7 @@ The space of DC (arXiv:2006.05929, section 4.3), DSA and DM: 720 ConvNets of wid
 three activations and three poolings. Every one is trained on a proxy set. A proxy is judged by the rank correlation of
 the accuracies with those of training on the whole set, for all networks and for the best, by the accuracy of the
 network that it selects, and by time and stored images. *Early stopping* is the whole set for as many steps as a proxy.
+A set that was distilled through a training, as GTN's (arXiv:1912.07768), may be trained on as it was unrolled.
 
 Networks whose parameters have the same shapes (which differ in activation, or in the kind of pooling) are one compiled
 program, and run together where the device is wide enough.
@@ -27,8 +28,9 @@ from kipjax.evaluation import protocols, train
 from kipjax.evaluation._combinations import combinations
 from kipjax.evaluation.protocols import Protocol
 from kipjax.evaluation.result import Task
+from kipjax.methods import dd
 from kipjax.models import activations, convnet, layers
-from kipjax.types import Distilled
+from kipjax.types import Batch, Distilled
 
 __all__ = [
     "FULL",
@@ -36,6 +38,7 @@ __all__ = [
     "WORDS",
     "Architecture",
     "Correlation",
+    "Curriculum",
     "Search",
     "build",
     "correlation",
@@ -72,6 +75,13 @@ class Architecture(NamedTuple):
 
     def __str__(self) -> str:
         return f"w{self.width} d{self.depth} {self.norm} {self.activation} {self.pool}"
+
+
+class Curriculum(NamedTuple):
+    """How a set was unrolled: in ``inner_steps`` batches, by its own step sizes ``lr [T]``, ``momentum`` [] or [T]."""
+
+    inner_steps: int
+    momentum: float | jax.Array = 0.0
 
 
 class Search(NamedTuple):
@@ -185,6 +195,7 @@ def search(
     classes: Any,
     *,
     protocol: Protocol = PROTOCOL,
+    curriculum: Curriculum | None = None,
     name: str = "distilled",
     key: jax.Array | None = None,
     seeds: int = 1,
@@ -198,6 +209,7 @@ def search(
       distilled: the set.
       x: ``[n, h, w, c]`` images that score, ``classes [n]`` theirs.
       protocol: of the training.
+      curriculum: trains on the set as it was unrolled instead.
       name: of the set in the result.
       key: of all networks; that of one depends on its architecture alone, not on which others there are.
       seeds: networks of each architecture.
@@ -208,7 +220,7 @@ def search(
       A ``Search``. A network that leaves the finite numbers counts as one that says the first class always.
 
     Raises:
-      InputError: an architecture does not suit the images, or shapes do not fit.
+      InputError: an architecture does not suit the images, shapes do not fit, or the set is no such curriculum.
     """
     where = "nas.search"
     for option, value, low in (("seeds", seeds, 1), ("parallel", parallel, 0), ("block_size", block_size, 1)):
@@ -218,6 +230,7 @@ def search(
     checks.same_example_shape(where, "distilled.x", distilled.x, "x", x)
     distilled = jax.tree.map(jnp.asarray, distilled)
     require_suits(architectures, distilled.x, distilled.y.shape[1])
+    batches = None if curriculum is None else _batches(where, distilled, curriculum)
     key = jax.random.key(0) if key is None else key
     x, classes = jnp.asarray(x), np.asarray(classes)
     accuracies, seconds = np.zeros((len(architectures), seeds)), np.zeros(2)
@@ -226,11 +239,11 @@ def search(
         at_once = min(parallel, len(keys)) or (1 if jax.default_backend() == "cpu" else len(keys))
         began = time.monotonic()
         program = _train_group.lower(
-            keys, choices, distilled, x,
+            keys, choices, distilled, batches, x,
             shape=shape, kinds=kinds, protocol=protocol, parallel=at_once, block_size=block_size,
         ).compile()  # fmt: skip
         compiled = time.monotonic()
-        found = np.asarray(program(keys, choices, distilled, x))
+        found = np.asarray(program(keys, choices, distilled, batches, x))
         seconds += compiled - began, time.monotonic() - compiled
         accuracies[members] = (found == classes).mean(axis=1).reshape(len(members), seeds)
     return Search(name, len(distilled.x), accuracies, float(seconds[1]), float(seconds[0]))
@@ -243,6 +256,7 @@ def searches(
     *,
     protocol: Protocol = PROTOCOL,
     full_protocol: Protocol = FULL,
+    curricula: Mapping[str, Curriculum] | None = None,
     early_stopping: bool = True,
     held: tuple[Any, Any] | None = None,
     key: jax.Array | None = None,
@@ -258,6 +272,7 @@ def searches(
         (draws of a random set) are searched on one after the other.
       protocol: on the proxies; early stopping takes as many steps, at its first learning rate.
       full_protocol: on the whole training set.
+      curricula: of the proxies that are trained on as they were unrolled, by name.
       early_stopping: whether to search that way too, in as many steps as on each proxy.
       held: ``(images [v, ...], classes [v])`` that score the proxies and early stopping, which are in no proxy nor in
         the task; ``None`` scores them on the test set, as the papers do. The whole set's networks are scored there.
@@ -280,10 +295,14 @@ def searches(
     sets = [
         (name, made) for name, some in proxies.items() for made in ([some] if isinstance(some, Distilled) else some)
     ]
+    curricula = curricula or {}
     for name, made in sets:
-        yield run(made, *(held or tested), protocol=protocol, name=name)
+        yield run(made, *(held or tested), protocol=protocol, curriculum=curricula.get(name), name=name)
     if early_stopping:
-        counts = sorted({protocols.steps(protocol, len(made.x)) for _, made in sets})
+        lengths = [
+            np.asarray(m.lr).size if name in curricula else protocols.steps(protocol, len(m.x)) for name, m in sets
+        ]
+        counts = sorted(set(lengths))
         for count in counts:
             stopped = protocol._replace(name="nas_early", steps=count, epochs=0, drop_epoch=0)
             name = "early stopping" if len(counts) == 1 else f"early stopping, {count} steps"
@@ -351,16 +370,28 @@ def _members(architectures, key, seeds):
     return kinds, jnp.stack(keys), jnp.asarray(choices, jnp.int32)
 
 
+def _batches(where, distilled, curriculum):
+    """``(batches in their order, momentum)``."""
+    checks.whole(where, "curriculum.inner_steps", curriculum.inner_steps)
+    dd.check_step_sizes(where, distilled.lr, curriculum.inner_steps)
+    ordered = Batch(*(dd.curriculum(a, curriculum.inner_steps) for a in (distilled.x, distilled.y)))
+    return ordered, jnp.asarray(curriculum.momentum, distilled.x.dtype)
+
+
 @functools.partial(jax.jit, static_argnames=("shape", "kinds", "protocol", "parallel", "block_size"))
-def _train_group(keys, choices, distilled, x, *, shape, kinds, protocol, parallel, block_size):
-    """Classes ``[networks, n]`` that networks of equal shapes assign."""
+def _train_group(keys, choices, distilled, batches, x, *, shape, kinds, protocol, parallel, block_size):
+    """Classes ``[networks, n]`` that networks of equal shapes assign; ``batches`` in their order, if they have one."""
     dc = build(shape._replace(activation="relu"), distilled.y.shape[1])
     fields = {name: getattr(dc, name) for name in dc.__dataclass_fields__ if name not in ("parent", "name")}
 
     def one(args):
         key, choice = args
         model = _Either(**fields, kinds=kinds, choice=choice)
-        trained = train.fit(key, model, distilled, protocol=protocol)
+        if batches is None:
+            trained = train.fit(key, model, distilled, protocol=protocol)
+        else:
+            (ordered, momentum), start = batches, train.fresh(key, model, distilled)
+            trained = train.Network(dd.train(key, model, start, ordered, distilled.lr, momentum=momentum))
         outputs = train.predict(model, trained, x, protocol=protocol, block_size=block_size)
         return labels.classes(jnp.where(jnp.isfinite(outputs).all(axis=1, keepdims=True), outputs, 0.0))
 

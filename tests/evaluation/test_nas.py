@@ -1,5 +1,7 @@
 """Architecture search: the space, rank correlations against definitions, networks together against each alone."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -94,6 +96,39 @@ def test_a_network_does_not_depend_on_its_company():
     np.testing.assert_array_equal(many.accuracies[1], one.accuracies[0])
 
 
+@pytest.mark.parametrize("norm", ["none", "batch"])
+def test_a_set_is_trained_on_as_it_was_unrolled(norm):
+    """Its batches in their order, by its own step sizes and momenta: against a loop over the steps."""
+    found, lr, momentum = task(), jnp.array([0.3, 0.01, 0.5, 0.1]), np.array([0.0, 0.9, 0.5, 0.2], np.float32)
+    made = Distilled(whole(found).x[:6], whole(found).y[:6] * 0.8, lr)
+    one = nas.space(width=[2], depth=[1], norm=[norm], activation=["leaky"], pool=["avg"])
+    options = {"key": jax.random.key(3), "seeds": 2}
+    search = functools.partial(nas.search, one, made, found.x_test, found.test_labels, **options)
+    ours = search(curriculum=nas.Curriculum(2, momentum))
+    number = int.from_bytes(str(one[0]).encode(), "big") % (2**31 - 1)
+    model, expected = nas.build(one[0], 3), []
+    for key in jax.random.split(jax.random.fold_in(options["key"], number), 2):
+        variables = train.fresh(key, model, made)
+        memory = jax.tree.map(jnp.zeros_like, variables["params"])
+        for t in range(4):
+            x, y = made.x[t % 2 :: 2], made.y[t % 2 :: 2]
+
+            def loss(params, variables=variables, x=x, y=y):
+                outputs, new = model.apply({**variables, "params": params}, x, train=True, mutable=["batch_stats"])
+                return -jnp.mean(jnp.sum(y * jax.nn.log_softmax(outputs), axis=1)), new
+
+            gradient, new = jax.grad(loss, has_aux=True)(variables["params"])
+            memory = jax.tree.map(lambda m, g, mu=momentum[t]: mu * m + g, memory, gradient)
+            params = jax.tree.map(lambda p, m, rate=lr[t]: p - rate * m, variables["params"], memory)
+            variables = {**variables, **new, "params": params}
+        said = np.argmax(model.apply(variables, found.x_test), axis=1)
+        expected.append(np.mean(said == found.test_labels))
+    np.testing.assert_allclose(ours.accuracies[0], expected, atol=1e-6)
+    assert not np.array_equal(search().accuracies, ours.accuracies), "the protocol's training is another one"
+    with pytest.raises(checks.InputError, match="expected one step size for each step: 3 batches"):
+        search(curriculum=nas.Curriculum(3))
+
+
 @pytest.mark.slow
 def test_searches_on_proxies_early_stopping_and_all():
     found, space = task(), nas.space(width=[2], depth=[1], norm=["none"], activation=["relu", "leaky"], pool=["avg"])
@@ -135,8 +170,8 @@ def test_searches_come_one_by_one(monkeypatch):
     """Early stopping once for each number of steps that a proxy has."""
     done, found = [], task()
 
-    def search(architectures, made, x, classes, *, protocol, name, **options):
-        done.append((name, protocols.steps(protocol, len(made.x))))
+    def search(architectures, made, x, classes, *, protocol, name, curriculum=None, **options):
+        done.append((name, len(made.lr) if curriculum else protocols.steps(protocol, len(made.x))))
         return nas.Search(name, len(made.x), np.zeros((1, 1)), 0.0, 0.0)
 
     monkeypatch.setattr(nas, "search", search)
@@ -150,6 +185,10 @@ def test_searches_come_one_by_one(monkeypatch):
         "small", "large", "early stopping, 3 steps", "early stopping, 15 steps", "whole set"
     ]  # fmt: skip
     assert done[2:5] == [("large", 15), ("early stopping, 3 steps", 3), ("early stopping, 15 steps", 15)]
+    unrolled = {"small": nas.Curriculum(2)}
+    small, done[:] = small._replace(lr=np.ones(4)), []
+    assert len(nas.evaluate(found, [], {"small": small}, curricula=unrolled, protocol=QUICK)) == 3
+    assert done[:2] == [("small", 4), ("early stopping", 4)], "as many steps as the set has step sizes"
 
 
 def test_bad_input():

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 import kipjax
+from experiments import findings
+from experiments import nas as script
 from kipjax.evaluation import nas
 from tests.experiments.shell import cli
 
@@ -36,6 +38,27 @@ def test_one_command_makes_table_plot_and_results(artifact, tmp_path):
     assert (tmp_path / "nas" / "correlation.png").read_bytes()[1:4] == b"PNG"
 
 
+@pytest.mark.slow
+def test_sets_are_proxies_as_they_were_unrolled(tmp_path, artifact):
+    """GTN's rapid learning: four batches by the learned step sizes, random images in the same way."""
+    run, flags = tmp_path / "gtn", ["--top=2", "--noearly_stopping", "--random_sets=1", "--full_epochs=2"]
+    done = cli("distill", "--config=configs/gtn/digits.py:tiny", f"--workdir={run}")
+    assert done.returncode == 0, done.stderr
+    made = kipjax.load(run / "distilled.npz")
+    size, steps = len(made.distilled.x), len(made.distilled.lr)
+    flags += ["--training=unrolled", f"--artifact={run / 'distilled.npz'}", f"--out={tmp_path / 'nas'}"]
+    done = cli("nas", *SMALL, *flags)
+    assert done.returncode == 0, done.stderr
+    assert "trained on as they were unrolled" in done.stdout
+    found = json.loads((tmp_path / "nas" / "results.json").read_text())
+    names = [row["proxy"] for row in found["rows"]]
+    assert names[1:] == [f"random, {size} images", f"herding, {size} images", "whole set"]
+    curriculum = script._unrolled(findings.inputs([str(run / "distilled.npz")])[0])
+    assert steps == curriculum.inner_steps == len(curriculum.momentum) and 0 < curriculum.momentum[0] < 1
+    done = cli("nas", *SMALL, *flags[:-2], f"--artifact={artifact}", f"--out={tmp_path / 'none'}")
+    assert done.returncode == 2 and "was not distilled through a training with a step size for each" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
@@ -47,6 +70,11 @@ def test_one_command_makes_table_plot_and_results(artifact, tmp_path):
         (["--top=2", "--training=rcig", "--epochs=3"], "rcig counts steps, not epochs"),
         (["--top=2", "--random_sets=0", "--herding="], "proxies is empty"),
         (["--top=2", "--herding=nope"], "nope"),
+        (["--top=2", "--training=unrolled"], "unrolled is for artifacts; give --artifact"),
+        (
+            ["--top=2", "--training=unrolled", "--epochs=3", "--artifact=none.npz"],
+            "--epochs: --training=unrolled takes",
+        ),
     ],
 )
 def test_bad_input_ends_in_a_line(tmp_path, flags, words):
