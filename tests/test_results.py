@@ -86,7 +86,7 @@ SECTIONS = {
     "Membership inference": "mia",
     "Corruption": "corruption",
     "Architecture search": "nas",
-    "Robustness to the size of the set": "robustness",
+    "Robustness: hyperparameters, size, classes": "robustness",
 }
 """Which files under results/ a section of RESULTS.md is about; the others have no spreads."""
 
