@@ -116,10 +116,12 @@ def before_and_after(
     checks.require(
         config.batch.kind != "experts", "config.batch", "experts are of all classes; choose a method without them"
     )
+    checks.whole("config", "steps", config.steps)
     method, start = _method(config, parts, preprocess), inputs.start(config, parts, seed)
     init_key, run_key = jax.random.split(jax.random.fold_in(jax.random.key(seed), 2))
     state = method.init(init_key, start)
     first = jax.tree.map(jnp.array, method.distilled(state))
+    state = jax.tree.map(jnp.array, state)  # a state may hold an array twice, which cannot be donated
     run = jax.jit(loop.steps(method, config.steps), donate_argnums=2)
     state, _ = run(inputs.sampler(config.batch, inputs.targets(config, parts)), run_key, state, 0)
     return first, jax.tree.map(jnp.asarray, method.distilled(state))
@@ -164,9 +166,12 @@ def _method(config, parts, preprocess, over=None):
         options["augment"] = inputs.augmentation(config.augment, preprocess)
     if config.validation_ipc:
         options["validation"] = inputs.validation(config, parts)
-    if config.pretrain.name:
-        options["pretrained"] = pretrained(config, parts, jax.random.key(config.seed))
     first = network(config, parts) if trains_networks(config) else kernel(config, options, over)
+    if config.pretrain.name:
+        _call(
+            "method", methods.METHODS, config.method.name, first, options
+        )  # refuses wrong options before the training
+        options["pretrained"] = pretrained(config, parts, jax.random.key(config.seed))
     return _call("method", methods.METHODS, config.method.name, first, options)
 
 

@@ -74,6 +74,9 @@ def _row(run):
 def _sequences():
     """``[(phases, preprocessing of each), ...]``, one for each class order."""
     if FLAGS.domains:
+        for name in ("phases", "first", "order_seed"):
+            text = "is of classes in phases; leave it out beside --domains"
+            checks.require(bool(FLAGS[name].using_default_value), f"--{name}", text)
         names = findings.nonempty("domains")
         sources = {name: report.Source(name, FLAGS.image_size, 0, 0) for name in names}
         loaded = {name: _balanced(report.load(source, FLAGS.data_dir)) for name, source in sources.items()}
@@ -89,6 +92,7 @@ def _sequences():
     preprocess = data.preprocess.fit(found.x_train, FLAGS.preprocess)
     task, sequences = findings.task(found, preprocess), []
     for seed in findings.whole_numbers("order_seed"):
+        checks.require(seed >= -1, "--order_seed", f"is {seed}; expected a seed from 0, or -1 for ascending classes")
         order = None if seed < 0 else continual.class_order(task.num_classes, seed)
         phases = continual.split(task, phases=FLAGS.phases, first=FLAGS.first, order=order)
         sequences.append((phases, [preprocess] * len(phases)))

@@ -65,7 +65,7 @@ flags.DEFINE_integer("depth", None, "Blocks of ConvNets. Default: 3, more for im
 flags.DEFINE_integer("steps", None, "Training steps of networks. Default: the protocol's.", lower_bound=1)
 flags.DEFINE_integer("parallel", 0, "Networks trained at once; 0 for one on CPU and all elsewhere.", lower_bound=0)
 flags.DEFINE_integer("seeds", 5, "Random subsets to compare with, and networks for each set.", lower_bound=1)
-flags.DEFINE_integer("seed", 0, "Draws the random subsets and the networks.")
+flags.DEFINE_integer("seed", 0, "Draws the random subsets and the networks.", lower_bound=0, upper_bound=2**31 - 1)
 flags.DEFINE_integer(
     "full_size",
     None,

@@ -23,11 +23,13 @@ __all__ = [
     "dataset",
     "define_data",
     "define_out",
+    "define_seed",
     "folder",
     "inputs",
     "nonempty",
     "numbers",
     "pooled",
+    "require_of_data",
     "rows",
     "save",
     "split",
@@ -55,8 +57,13 @@ def define_data(default: str) -> None:
     flags.DEFINE_integer("image_size", 0, "Side to which its images are resized; 0 leaves them.", lower_bound=0)
     flags.DEFINE_string("preprocess", "standardize", "Preprocessing of real images where no artifact says it.")
     flags.DEFINE_integer("test_size", 0, "Test images to use, the first ones; 0 for all.", lower_bound=0)
-    flags.DEFINE_integer("seed", 0, "Draws everything.")
+    define_seed("Draws everything.")
     define_out()
+
+
+def define_seed(text: str) -> None:
+    """The flag of the seed, whole numbers that a key can be made of."""
+    flags.DEFINE_integer("seed", 0, text, lower_bound=0, upper_bound=2**31 - 1)
 
 
 def define_out() -> None:
@@ -95,6 +102,20 @@ def _config_key(item):
     kept = {name: value for name, value in config.items() if name not in ("seed", "num_seeds")}
     kept["data"] = {name: value for name, value in config.get("data", {}).items() if name != "train_start"}
     return json.dumps(kept, sort_keys=True, default=str)
+
+
+def require_of_data(item: Input) -> None:
+    """An artifact must be of the data set of ``--data`` at ``--image_size``.
+
+    Raises:
+      InputError: it is of another.
+    """
+    checks.require(
+        (item.source.name, item.source.image_size) == (FLAGS.data, FLAGS.image_size),
+        item.path,
+        f"was distilled from {item.source.name} at image_size {item.source.image_size}; set --data and "
+        "--image_size to those",
+    )
 
 
 def rows(item: Input, n: int) -> np.ndarray:

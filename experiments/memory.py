@@ -130,6 +130,7 @@ def _config(name):
         f"{name!r} is neither {', '.join(map(repr, _DRAWN + _TAUGHT))} nor a config such as configs/dm/images.py",
     )
     module = importlib.import_module(".".join(here.with_suffix("").parts))
+    checks.require(hasattr(module, "get_config"), "--builder", f"{path} has no get_config; give a file of a config")
     config = module.get_config(variant.replace("+", ","))
     for change in changes:
         config.update_from_flattened_dict(dict(fields.parse("--builder", change, config)))

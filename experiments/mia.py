@@ -55,8 +55,11 @@ def main() -> None:
         f"is {FLAGS.subset_size} of the {FLAGS.chunk_size} images of a chunk; lower it, or raise --chunk_size",
     )
     _require_placed(found, chunks)
-    if FLAGS.control:
-        _control(len(findings.dataset().x_train), chunks[0])
+    for number in chunks:  # refused now rather than after the chunks before it
+        total = len(findings.dataset().x_train)
+        mia.chunk(total, number, FLAGS.chunk_size)
+        if FLAGS.control:
+            _control(total, number)
     # Sets of one config, from several chunks or seeds, share a row of the table.
     named = [
         (f"{name}, {len(item.made.distilled.x)} images", item) for name, item in zip(findings.pooled(found), found)
@@ -128,12 +131,7 @@ def _members(item):
 def _require_placed(found, numbers):
     chunks = [(number * FLAGS.chunk_size, FLAGS.chunk_size) for number in numbers]
     for item in found:
-        checks.require(
-            (item.source.name, item.source.image_size) == (FLAGS.data, FLAGS.image_size),
-            item.path,
-            f"was distilled from {item.source.name} at image_size {item.source.image_size}; set --data and "
-            "--image_size to those",
-        )
+        findings.require_of_data(item)
         start, size = _members(item)
         checks.require(
             _members(item) in chunks,

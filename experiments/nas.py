@@ -8,9 +8,9 @@ Proxies: every artifact (a coreset's or a distilled one, all in one preprocessed
 early stopping. Proxies are scored on training images that are held out before anything is drawn; such as no artifact
 was distilled from, where all of them say of which part they are (config.data.train_size) and there are enough others.
 --training=mtt trains on every set at its own learned rate (the mean of those of each step, where there are so many).
---training=unrolled trains on the sets of DD or GTN as they were unrolled: in their batches, by the step sizes and
-momenta learned with them, which random and herded images of the same number get too. Writes results.json (every
-accuracy), table.txt and correlation.png.
+--training=unrolled trains on the sets of DD, SLDD or GTN as they were unrolled: in their batches, by the step sizes and
+momenta learned with them; real images of the same number in the same way, by a step size of their own. Writes
+results.json (every accuracy), table.txt and correlation.png.
 """
 
 import itertools
@@ -18,13 +18,14 @@ import os
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 from absl import flags
 
-from experiments import cli, findings, tables
+from experiments import build, cli, findings, tables
 from kipjax import checks, data, methods
 from kipjax.core import labels
-from kipjax.evaluation import krr, nas, protocols, train
+from kipjax.evaluation import krr, nas, protocols, train, unrolled
 from kipjax.io import charts
 from kipjax.types import Batch, Distilled
 
@@ -66,8 +67,8 @@ def main() -> None:
     parts, preprocess = _parts(found)
     task = findings.task(parts.rest, preprocess)
     nas.require_suits(space, task.x_train, task.num_classes)  # before a network is trained to herd
-    unrolled = [_unrolled(item) for item in found] if FLAGS.training == "unrolled" else []
-    proxies, curricula = _proxies(task, found, unrolled)
+    by_curriculum = FLAGS.training == "unrolled"
+    proxies, curricula = _as_unrolled(task, found) if by_curriculum else (_proxies(task, found), {})
     searches, rows, networks = [], [], [one._asdict() for one in space]
     for search in nas.searches(
         task, space, proxies, protocol=short, full_protocol=full, curricula=curricula,
@@ -81,7 +82,8 @@ def main() -> None:
             f"done  {search.proxy}: {search.seconds:.0f} s, and {search.compile_seconds:.0f} s of compiling", flush=True
         )
     _plot(searches, os.path.join(FLAGS.out, "correlation.png"))
-    how = "trained on as they were unrolled" if unrolled else protocols.describe(short, searches[0].images)
+    how = protocols.describe(short, searches[0].images)
+    how = f"{_UNROLLED}; early stopping as many steps of {how}" if by_curriculum else how
     about = [f"proxies scored on {parts.about}; {how}"]
     findings.write(rows, _table(space, searches, about), architectures=networks)
 
@@ -91,6 +93,8 @@ def _parts(found):
     everything = findings.dataset()
     n = len(everything.x_train)
     checks.within("--full_size", "full_size", FLAGS.full_size, 0, n)
+    for item in found:
+        findings.require_of_data(item)
     kept, seen = np.arange(FLAGS.full_size or n), [findings.rows(item, n) for item in found]
     parts = findings.split(
         everything, FLAGS.validation_size, seed=FLAGS.seed, kept=kept, seen=np.concatenate([[], *seen]).astype(int)
@@ -108,43 +112,68 @@ def _one_space(found):
     return found[0].made.preprocess if found else None
 
 
-def _unrolled(item):
-    """How the set was unrolled."""
-    made, method = item.made.distilled, item.made.meta.get("config", {}).get("method", {})
+def _proxies(task, found):
+    """Sets by name: the artifacts, and of the size of each (or --random_ipc) random and herded images."""
+    proxies = {}
+    for name, item in zip(findings.pooled(found), found):
+        proxies.setdefault(name, []).append(_with_one_rate(jax.tree.map(jnp.asarray, item.made.distilled)))
+    own = dict.fromkeys(len(made.x) for some in proxies.values() for made in some)
+    sizes = [FLAGS.random_ipc * task.num_classes] if FLAGS.random_ipc else list(own) or [10 * task.num_classes]
+    return proxies | {f"{name}, {size} images": sets for (name, size), sets in _real(task, sizes).items()}
+
+
+def _real(task, sizes):
+    """``{(kind, size): sets}`` of random and herded images."""
+    random_key, herding_key = jax.random.split(jax.random.fold_in(jax.random.key(FLAGS.seed), 1))
+    herded = _herded(herding_key, task, max(sizes)) if FLAGS.herding else None
+    found = {}
+    for size in sizes:
+        keys = jax.random.split(jax.random.fold_in(random_key, size), FLAGS.random_sets)
+        found["random", size] = [krr.subset(key, task, size) for key in keys]
+        found["herding", size] = [] if herded is None else [Distilled(herded.x[:size], herded.y[:size])]
+    return {which: sets for which, sets in found.items() if sets}
+
+
+def _as_unrolled(task, found):
+    """``(proxies, curricula)``: the artifacts as they were unrolled, and beside each real images of its number."""
+    checks.require(bool(found), "--training", "unrolled is for artifacts; give --artifact")
+    curricula = {item.name: _curriculum(item) for item in found}
+    proxies = {item.name: [jax.tree.map(jnp.asarray, item.made.distilled)] for item in found}
+    real = _real(task, list(dict.fromkeys(len(made.x) for (made,) in proxies.values())))
+    for item in found:
+        (own,), curriculum = proxies[item.name], curricula[item.name]
+        model = build.network(ml_collections.ConfigDict(item.made.meta["config"]), task)
+        options = {"inner_steps": curriculum.inner_steps, "momentum": curriculum.momentum}
+        for (kind, size), sets in real.items():
+            if size == len(own.x):
+                sets, name = [_ordered(some, own.lr) for some in sets], f"{kind}, as {item.name}"
+                lr = unrolled.step_size_for(jax.random.key(FLAGS.seed), model, sets[0], task, **options).lr
+                proxies[name], curricula[name] = [some._replace(lr=lr) for some in sets], curriculum
+    return proxies, curricula
+
+
+_UNROLLED = (
+    "trained on as they were unrolled, real images in as many batches by the momentum of the set beside them and the "
+    "step size that trains its own network best, on training images"
+)
+
+
+def _curriculum(item):
+    """How the set was unrolled, which must be in one order and from any network."""
+    made, config = item.made.distilled, item.made.meta.get("config", {})
+    method = config.get("method", {})
     checks.require(
         "inner_steps" in method and np.ndim(made.lr) == 1,
         item.path,
         "was not distilled through a training with a step size for each step; --training=unrolled is for sets of DD, "
         "SLDD or GTN",
     )
+    order, start = method.get("curriculum", "full"), method.get("start", "random")
+    known = config.get("pretrain", {}).get("name", "")
+    for value, usual in ((order, "full"), (start, "random"), (known, "")):
+        text = f"was unrolled by {value!r} and not {usual!r}, for which no other network can be trained as it was"
+        checks.require(value == usual, item.path, f"{text}; leave --training out")
     return nas.Curriculum(method["inner_steps"], np.asarray(item.made.meta.get("momentum", 0.0), np.float32))
-
-
-def _proxies(task, found, unrolled):
-    """Sets by name: the artifacts, and of the size of each (or --random_ipc) random and herded images; and how those
-    are trained on that have a curriculum: real images by that of the first artifact of their number."""
-    own_rates = (lambda made: made) if unrolled else _with_one_rate
-    proxies = {item.name: own_rates(jax.tree.map(jnp.asarray, item.made.distilled)) for item in found}
-    curricula = {item.name: curriculum for item, curriculum in zip(found, unrolled)}
-    rates = {len(made.x): (made.lr, curricula[name]) for name, made in reversed(proxies.items())} if unrolled else {}
-    own = dict.fromkeys(len(made.x) for made in proxies.values())
-    sizes = [FLAGS.random_ipc * task.num_classes] if FLAGS.random_ipc else list(own) or [10 * task.num_classes]
-    random_key, herding_key = jax.random.split(jax.random.fold_in(jax.random.key(FLAGS.seed), 1))
-    herded = _herded(herding_key, task, max(sizes)) if FLAGS.herding else None
-    for size in sizes:
-        keys = jax.random.split(jax.random.fold_in(random_key, size), FLAGS.random_sets)
-        lr, curriculum = rates.get(size, (None, None))
-        real = {"random": [krr.subset(key, task, size) for key in keys]}
-        if herded is not None:
-            real["herding"] = [Distilled(herded.x[:size], herded.y[:size])]
-        real = {
-            f"{name}, {size} images": [s if lr is None else _ordered(s, lr) for s in sets]
-            for name, sets in real.items()
-            if sets
-        }
-        proxies |= real
-        curricula |= dict.fromkeys(real, curriculum) if curriculum else {}
-    return proxies, curricula
 
 
 def _ordered(some, lr):
@@ -176,15 +205,14 @@ def _herded(key, task, size):
 
 def _protocols():
     """Of proxies and of the whole set."""
-    unrolled = FLAGS.training == "unrolled"
-    for name in ("epochs", "random_ipc") if unrolled else ():
+    by_curriculum = FLAGS.training == "unrolled"
+    for name in ("epochs", "random_ipc") if by_curriculum else ():
         checks.require(
             not FLAGS[name].value,
             f"--{name}",
             "--training=unrolled takes steps and sizes of the sets; leave it out",
         )
-    checks.require(bool(FLAGS.artifact) or not unrolled, "--training", "unrolled is for artifacts; give --artifact")
-    named = FLAGS.training and not unrolled
+    named = FLAGS.training and not by_curriculum
     short = protocols.named(FLAGS.training, dataset=FLAGS.data) if named else nas.PROTOCOL
     if FLAGS.epochs:
         counts = f"{FLAGS.training} counts steps, not epochs; leave --epochs out"

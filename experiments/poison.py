@@ -18,7 +18,7 @@ import numpy as np
 from absl import flags
 from ml_collections import config_flags
 
-from experiments import build, cli
+from experiments import build, cli, inputs
 from kipjax import checks
 from kipjax.core import loop
 from kipjax.evaluation import Task, metrics
@@ -65,12 +65,10 @@ def run(
     )  # fmt: skip
     for name in ("steps", "log_every"):
         checks.whole("config", name, config[name])
+    count = len(inputs.load(config).class_names)
+    text = f"they are {attacked} and {target}; expected two of the {count} classes, from 0"
+    checks.require(attacked != target and max(attacked, target) < count, "--attacked, --target", text)
     experiment = build.experiment(config)
-    checks.require(
-        max(attacked, target) < experiment.task.num_classes,
-        "--attacked, --target",
-        f"they are {attacked} and {target}; there are {experiment.task.num_classes} classes",
-    )
     held_out = build.pretrained(config, experiment.task, jax.random.key(config.seed + 1))
     state = jax.jit(experiment.method.init)(jax.random.key(config.seed), experiment.start)
     for first in range(0, config.steps, config.log_every):

@@ -33,7 +33,7 @@ flags.DEFINE_list("artifact", [], "Distilled sets (.npz).")
 config_flags.DEFINE_config_file("config", None, "Or how to make them: FILE.py or FILE.py:VARIANT.", lock_config=True)
 flags.DEFINE_string("data_dir", None, "Where the data of the artifacts are, if not in a usual place.")
 flags.DEFINE_integer("test_size", 0, "Test images to use, the first ones; 0 for all.", lower_bound=0)
-flags.DEFINE_integer("seed", 0, "Draws random images and networks.")
+findings.define_seed("Draws random images and networks.")
 flags.DEFINE_list("ipc", [], "With a config: images per class; the config's own unless given.")
 flags.DEFINE_integer("runs", 1, "With a config: sets of each size.", lower_bound=1)
 flags.DEFINE_enum("study", "scatter", ("scatter", "size", "bias"), "What to look at.")
@@ -192,25 +192,31 @@ def _table(rows, count, held):
 
 def _plot_scatter(rows, path):
     clouds = {}
-    for name in dict.fromkeys(row["network"] for row in rows):
-        points = [row["point"] for row in rows if row["network"] == name]
+    for name, some in _by_set(rows, "network").items():
+        points = [row["point"] for row in some]
         x, y = ([100 * float(np.mean(getattr(p, which))) for p in points] for which in ("natural", "distilled"))
         clouds[name] = (x, y)
     labels = {"x_label": "accuracy trained on natural images, %", "y_label": "accuracy trained on distilled images, %"}
     charts.points(path, clouds, diagonal=True, **labels)
 
 
+def _by_set(rows, field):
+    """The rows by what their field says, and by the name of the set where there are several."""
+    several, found = len({row["set"] for row in rows}) > 1, {}
+    for row in rows:
+        found.setdefault(f"{row['set']}, {row[field]}" if several else row[field], []).append(row)
+    return found
+
+
 def _plot_sizes(rows, path):
-    """A panel for each network: accuracy against size, distilled and natural."""
+    """A panel for each network and kind of set: accuracy against size, distilled and natural."""
     panels = {}
-    for name in dict.fromkeys(row["network"] for row in rows):
+    for name, some in _by_set(rows, "network").items():
         panel = panels[f"{name}: test accuracy, %"] = {}
         for which in ("distilled", "natural"):
-            sizes = sorted({row["size"] for row in rows})
+            sizes = sorted({row["size"] for row in some})
             found = [
-                metrics.summarize(
-                    100 * a for a in _chosen([r for r in rows if (r["network"], r["size"]) == (name, size)], which)
-                )
+                metrics.summarize(100 * a for a in _chosen([row for row in some if row["size"] == size], which))
                 for size in sizes
             ]
             panel[which] = charts.Curve(sizes, [s.mean for s in found], [s.std for s in found])

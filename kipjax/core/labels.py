@@ -45,14 +45,18 @@ def center(y: jax.Array) -> jax.Array:
 
 
 def uncentred(y: jax.Array) -> jax.Array:
-    """``y [m, k]`` with rows that sum to zero, unless they are zero, moved to sum to one: for losses of probabilities.
+    """``y [m, k]`` with rows that are probabilities less ``1/k`` moved to be those: for losses of probabilities.
+
+    Other rows stay, such as zeros and free labels that happen to sum to zero.
 
     Example:
       >>> uncentred(one_hot(np.array([1]), 2)).tolist()
       [[0.0, 1.0]]
     """
-    centred = (jnp.abs(jnp.sum(y, axis=1, keepdims=True)) < 1e-6) & jnp.any(y != 0, axis=1, keepdims=True)
-    return jnp.where(centred, y + 1 / y.shape[1], y)
+    moved, close = y + 1 / y.shape[1], 1e-5
+    whole = jnp.abs(jnp.sum(y, axis=1, keepdims=True)) < close
+    centred = whole & jnp.all(moved > -close, axis=1, keepdims=True) & jnp.any(y != 0, axis=1, keepdims=True)
+    return jnp.where(centred, moved, y)
 
 
 def classes(y: jax.Array) -> jax.Array:

@@ -169,8 +169,14 @@ def forward_gradient(objective: Callable[[PyTree], jax.Array], hyper: PyTree) ->
       >>> float(gradient["a"])
       3.0
     """
-    flat, unravel = ravel_pytree(jax.tree.map(jnp.asarray, hyper))
-    checks.require(flat.size > 0, "unroll.forward_gradient", "hyper has no entries; give at least one scalar")
+    hyper = jax.tree.map(jnp.asarray, hyper)
+    kinds = {str(leaf.dtype) for leaf in jax.tree.leaves(hyper) if not jnp.issubdtype(leaf.dtype, jnp.floating)}
+    where = "unroll.forward_gradient"
+    checks.require(not kinds, where, f"hyper is of type {', '.join(sorted(kinds))}; give floating-point numbers")
+    shape = jax.eval_shape(objective, hyper).shape
+    checks.require(shape == (), where, f"the objective has shape {shape}; expected one number")
+    flat, unravel = ravel_pytree(hyper)
+    checks.require(flat.size > 0, where, "hyper has no entries; give at least one scalar")
 
     def along(direction):
         return jax.jvp(lambda at: objective(unravel(at)), (flat,), (direction,))

@@ -10,7 +10,7 @@ import numpy as np
 from kipjax import checks
 from kipjax.data._corpus import PADDING, UNKNOWN, tokenize
 
-__all__ = ["Vectors", "glove", "learned"]
+__all__ = ["Vectors", "check_words", "glove", "learned"]
 
 
 class Vectors(NamedTuple):
@@ -40,17 +40,10 @@ def glove(path: str | os.PathLike, words: Sequence[str], *, dimension: int | Non
     if dimension is not None:
         checks.whole(where, "dimension", dimension)
     checks.require(pathlib.Path(path).is_file(), where, "there is no such file; check the path")
-    rows = {word: i for i, word in enumerate(words)}
-    twice = next((word for i, word in enumerate(words) if rows[word] != i), None)
-    checks.require(
-        twice is None and tuple(words[:2]) == (UNKNOWN, PADDING),
-        where,
-        f"the words begin with {tuple(words[:2])}, {'each once' if twice is None else f'{twice!r} twice'}; expected "
-        f"{UNKNOWN}, {PADDING} and then each word once, as of text.vocabulary",
-    )
+    rows = check_words(where, words)
     found: dict[int, np.ndarray] = {}
     header, lines = None, 0
-    with open(path, encoding="utf-8", errors="replace") as file:
+    with open(path, encoding="utf-8-sig", errors="replace") as file:
         for number, line in enumerate(file, 1):
             word, *entries = line.rstrip().split(" ")
             word, entries = _with_spaces(word, entries, dimension)
@@ -88,6 +81,23 @@ def glove(path: str | os.PathLike, words: Sequence[str], *, dimension: int | Non
         table[row] = vector
     table[:2] = 0
     return Vectors(tuple(words), table)
+
+
+def check_words(where: str, words: Sequence[str]) -> dict[str, int]:
+    """``{word: row}`` of a vocabulary, which begins with ``<unk>`` and ``<pad>`` and has each word once.
+
+    Raises:
+      InputError: it does not.
+    """
+    rows = {word: i for i, word in enumerate(words)}
+    twice = next((word for i, word in enumerate(words) if rows[word] != i), None)
+    checks.require(
+        twice is None and tuple(words[:2]) == (UNKNOWN, PADDING),
+        where,
+        f"the words begin with {tuple(words[:2])}, {'each once' if twice is None else f'{twice!r} twice'}; expected "
+        f"{UNKNOWN}, {PADDING} and then each word once, as of text.vocabulary",
+    )
+    return rows
 
 
 def _with_spaces(word, entries, dimension):
@@ -155,7 +165,7 @@ def learned(
         where,
         f"dimension is {dimension} and there are {len(words) - 2} words; it must be smaller",
     )
-    index = {word: i for i, word in enumerate(words)}
+    index = check_words(where, words)
     sentences = [[index[w] for w in tokenize(text, plain=plain) if w in index] for text in texts]
     pairs = np.array(
         [(s[i], s[j]) for s in sentences for i in range(len(s)) for j in range(i + 1, min(i + window + 1, len(s)))]

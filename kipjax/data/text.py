@@ -17,7 +17,7 @@ import numpy as np
 
 from kipjax import checks
 from kipjax.data._corpus import PADDING, UNKNOWN, Corpus, domains, read_tsv, sentiment, tokenize, vocabulary
-from kipjax.data._vectors import Vectors, glove, learned
+from kipjax.data._vectors import Vectors, check_words, glove, learned
 from kipjax.data.sources import Dataset, from_arrays
 
 __all__ = [
@@ -55,10 +55,12 @@ def embed(
       ``[n, length, d, 1]`` float32.
 
     Raises:
-      InputError: a text has no words.
+      InputError: a text has no words, or there is not one finite vector for each word of a vocabulary.
     """
     checks.whole(where, "length", length)
-    index = {word: i for i, word in enumerate(vectors.words)}
+    index = check_words(where, vectors.words)
+    checks.same_length(where, "vectors.words", vectors.words, "vectors.table", vectors.table)
+    checks.finite(where, "vectors.table", vectors.table)
     rows = np.full((len(texts), length), index[PADDING])
     for i, text in enumerate(texts):
         words = tokenize(text, plain=plain)
@@ -76,29 +78,32 @@ def decode(x: Any, vectors: Vectors) -> list[str]:
       vectors: the vocabulary.
 
     Returns:
-      ``n`` sentences; padding at the end is left out.
+      ``n`` sentences without the padding at their end. Padding and unknown words share the zero vector, whose first
+      word is ``<unk>``.
+
+    Raises:
+      InputError: ``x`` has another shape or is not finite.
 
     References:
       arXiv:1910.02551, section 3.3.
     """
-    x = np.asarray(x)
-    x = x[..., 0] if x.ndim == 4 else x
+    shape, x = np.shape(x), np.asarray(x)
+    x = x[..., 0] if x.ndim == 4 and x.shape[-1] == 1 else x
     checks.require(
         x.ndim == 3 and x.shape[-1] == vectors.table.shape[1],
         "text.decode",
-        f"x has shape {x.shape} and word vectors have {vectors.table.shape[1]} entries; expected [n, length, entries]",
+        f"x has shape {shape} and word vectors have {vectors.table.shape[1]} entries; expected [n, length, entries]",
     )
-    flat, table = x.reshape(-1, x.shape[-1]).astype(np.float64), vectors.table.astype(np.float64)
-    distances = (table**2).sum(axis=1) - 2 * flat @ table.T
-    nearest = distances.argmin(axis=1).reshape(x.shape[:2])
-    # <unk> and <pad> share the zero vector; what is nearest to it is padding.
-    sentences = [[PADDING if row < 2 else vectors.words[row] for row in rows] for rows in nearest]
-    return [" ".join(_stripped(words)) for words in sentences]
+    checks.finite("text.decode", "x", x)
+    table = vectors.table.astype(np.float64)
+    squares = (table**2).sum(axis=1)
+    nearest = [(squares - 2 * rows.astype(np.float64) @ table.T).argmin(axis=1) for rows in x]
+    return [" ".join(_stripped([vectors.words[row] for row in rows])) for rows in nearest]
 
 
 def dataset(
     corpus: Corpus, vectors: Vectors | str | os.PathLike | None = None, *, length: int = 30, dimension: int = 50,
-    size: int = 5000, test_fraction: float = 0.2, seed: int = 0,
+    size: int = 5000, test_fraction: float = 0.2, seed: int = 0, plain: bool = False,
 ) -> tuple[Dataset, Vectors]:  # fmt: skip
     """A corpus as a data set of images, split at random, each class alike; words and vectors are of the training part.
 
@@ -111,17 +116,21 @@ def dataset(
       size: of the vocabulary of learned vectors.
       test_fraction: share of the test set, above 0 and below 1.
       seed: of the split.
+      plain: as in ``tokenize``.
 
     Returns:
       ``(data set, vectors)``.
 
     Raises:
-      InputError: a class has fewer than two sentences with words, or the split leaves a part fewer than the classes.
+      InputError: labels are not one class for each text, a class has fewer than two sentences with words, or the split
+        leaves a part fewer than the classes.
     """
     from sklearn.model_selection import train_test_split
 
     checks.require(0 < test_fraction < 1, "text.dataset", f"test_fraction is {test_fraction}; it must be in (0, 1)")
-    rows = np.array([i for i, text in enumerate(corpus.texts) if tokenize(text)], int)
+    checks.same_length("text.dataset", "corpus.texts", corpus.texts, "corpus.labels", corpus.labels)
+    checks.labels_within("text.dataset", "corpus.labels", corpus.labels, len(corpus.class_names))
+    rows = np.array([i for i, text in enumerate(corpus.texts) if tokenize(text, plain=plain)], int)
     classes = np.asarray(corpus.labels)
     counts = np.bincount(classes[rows], minlength=len(corpus.class_names))
     checks.require(
@@ -142,10 +151,11 @@ def dataset(
     train, test = ([corpus.texts[i] for i in part] for part in parts)
     y_train, y_test = (classes[np.asarray(part)] for part in parts)
     if isinstance(vectors, str | os.PathLike):
-        vectors = glove(vectors, vocabulary(train), dimension=dimension)
+        vectors = glove(vectors, vocabulary(train, plain=plain), dimension=dimension)
     elif vectors is None:
-        vectors = learned(train, vocabulary(train, size=size), dimension=dimension)
-    x_train, x_test = (embed(some, vectors, length=length) for some in (train, test))
+        words = vocabulary(train, size=size, plain=plain)
+        vectors = learned(train, words, dimension=dimension, plain=plain)
+    x_train, x_test = (embed(some, vectors, length=length, plain=plain) for some in (train, test))
     return from_arrays(x_train, y_train, x_test, y_test, class_names=corpus.class_names), vectors
 
 
@@ -156,10 +166,11 @@ def load(name: str, data_dir: str | os.PathLike | None) -> tuple[Dataset, Vector
     Args:
       name: ``"text:TASK:LENGTHxDIMENSION"``: the task is ``sentiment`` (the sign of the rating) or ``domain`` (which
         file), sentences have that many words, vectors that dimension; ``30x50`` if it is left out.
-      data_dir: folder of ``.txt`` or ``.tsv`` files as ``read_tsv`` reads them; one named ``glove*`` holds vectors.
+      data_dir: folder of ``.txt`` or ``.tsv`` files as ``read_tsv`` reads them; one named ``glove*``, whatever its end,
+        holds vectors.
 
     Raises:
-      InputError: another name, no folder, or no files.
+      InputError: another name, no folder, no files, or more than one of vectors.
     """
     where = "data.load"
     match = re.fullmatch(r"text:(sentiment|domain)(?::(\d+)x(\d+))?", name)
@@ -170,16 +181,18 @@ def load(name: str, data_dir: str | os.PathLike | None) -> tuple[Dataset, Vector
         f"{name} needs data_dir, a folder of tab-separated .txt files (id, rating, text); it is {str(data_dir)!r}",
     )
     assert match is not None and data_dir is not None
-    paths = sorted(p for p in pathlib.Path(data_dir).iterdir() if p.suffix in (".txt", ".tsv"))
-    files = [p for p in paths if not p.name.startswith("glove")]
+    paths = sorted(p for p in pathlib.Path(data_dir).iterdir() if p.is_file())
+    given = [p for p in paths if p.name.startswith("glove")]
+    names = ", ".join(p.name for p in given)
+    checks.require(len(given) < 2, where, f"{data_dir} has several files of vectors: {names}; leave one")
+    files = [p for p in paths if p.suffix in (".txt", ".tsv") and p not in given]
     checks.require(bool(files), where, f"{data_dir} has no .txt or .tsv files")
     corpus = (sentiment if match[1] == "sentiment" else domains)(files)
     length, dimension = int(match[2] or 30), int(match[3] or 50)
-    given = [p for p in paths if p not in files]
     return dataset(corpus, given[0] if given else None, length=length, dimension=dimension)
 
 
 def _stripped(words):
-    while words and words[-1] == PADDING:
+    while words and words[-1] in (UNKNOWN, PADDING):
         words = words[:-1]
     return words

@@ -17,7 +17,7 @@ from kipjax.core import losses
 from kipjax.data import draw
 from kipjax.evaluation import _real_sets
 from kipjax.evaluation._fit import in_blocks
-from kipjax.evaluation.result import Result, Task
+from kipjax.evaluation.result import Result, Task, check_task
 from kipjax.methods import ld
 from kipjax.types import Distilled
 
@@ -114,6 +114,7 @@ def evaluate(
       NumericalError: a network left the finite numbers.
     """
     where = "evaluation.label_training.evaluate"
+    check_task(where, task)
     checks.one_of(where, "form", training.form, ld.FORMS)
     checks.one_of(where, "optimizer", training.optimizer, ld.OPTIMIZERS)
     checks.same_example_shape(where, "distilled.x", distilled.x, "task.x_test", task.x_test)

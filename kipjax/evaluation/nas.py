@@ -296,6 +296,8 @@ def searches(
         (name, made) for name, some in proxies.items() for made in ([some] if isinstance(some, Distilled) else some)
     ]
     curricula = curricula or {}
+    unknown = ", ".join(sorted(set(curricula) - set(proxies)))
+    checks.require(not unknown, where, f"curricula has {unknown}, which is no proxy; they are {', '.join(proxies)}")
     for name, made in sets:
         yield run(made, *(held or tested), protocol=protocol, curriculum=curricula.get(name), name=name)
     if early_stopping:
@@ -374,6 +376,13 @@ def _batches(where, distilled, curriculum):
     """``(batches in their order, momentum)``."""
     checks.whole(where, "curriculum.inner_steps", curriculum.inner_steps)
     dd.check_step_sizes(where, distilled.lr, curriculum.inner_steps)
+    for name, values in (("distilled.lr", distilled.lr), ("curriculum.momentum", curriculum.momentum)):
+        numbers = np.asarray(values)
+        checks.require(
+            numbers.dtype.kind in "fiu" and bool(np.all(np.isfinite(numbers) & (numbers >= 0))),
+            where,
+            f"{name} is {values}; expected numbers of 0 or more",
+        )
     ordered = Batch(*(dd.curriculum(a, curriculum.inner_steps) for a in (distilled.x, distilled.y)))
     return ordered, jnp.asarray(curriculum.momentum, distilled.x.dtype)
 

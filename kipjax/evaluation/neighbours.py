@@ -10,7 +10,7 @@ import numpy as np
 
 from kipjax import checks
 from kipjax.evaluation import krr
-from kipjax.evaluation.result import Result, Task
+from kipjax.evaluation.result import Result, Task, check_task
 from kipjax.types import Distilled
 
 __all__ = ["evaluate", "predict"]
@@ -28,6 +28,11 @@ def predict(distilled: Distilled, x: Any, *, neighbours: int = 1, p: float = 2.0
     checks.whole("evaluation.neighbours", "neighbours", neighbours)
     checks.within("evaluation.neighbours", "neighbours", neighbours, 1, len(distilled.x))
     checks.at_least("evaluation.neighbours", "p", p, 0.0, strict=True)
+    where = "evaluation.neighbours"
+    checks.same_length(where, "distilled.x", distilled.x, "distilled.y", distilled.y)
+    checks.same_example_shape(where, "distilled.x", distilled.x, "x", x)
+    for name, values in (("distilled.x", distilled.x), ("x", x)):
+        checks.finite(where, name, values)
     flat = np.asarray(distilled.x).reshape(len(distilled.x), -1)
     from sklearn.neighbors import KNeighborsClassifier  # here, so that importing this package does not import it
 
@@ -58,7 +63,14 @@ def evaluate(
       Results of the distilled set and of the random subsets, the errors being half the mean squared error of one-hot
       predictions.
     """
+    check_task("evaluation.neighbours", task)
     checks.same_example_shape("evaluation.neighbours", "distilled.x", distilled.x, "task.x_test", task.x_test)
+    checks.require(
+        np.shape(distilled.y)[1:] == (task.num_classes,),
+        "evaluation.neighbours",
+        f"distilled.y has shape {np.shape(distilled.y)} and the task has {task.num_classes} classes; it needs one "
+        "column each",
+    )
     checks.whole("evaluation.neighbours", "seeds", seeds, 0)
     name, truth = f"{neighbours}-nn", np.asarray(task.test_labels)
     keys = jax.random.split(jax.random.key(0) if key is None else key, max(seeds, 1))[:seeds]

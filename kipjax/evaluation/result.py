@@ -5,9 +5,10 @@ from typing import NamedTuple
 
 import jax
 
+from kipjax import checks
 from kipjax.evaluation import metrics
 
-__all__ = ["Approximation", "Result", "Task"]
+__all__ = ["Approximation", "Result", "Task", "check_task"]
 
 
 class Task(NamedTuple):
@@ -23,6 +24,18 @@ class Task(NamedTuple):
     test_labels: jax.Array
     num_classes: int
     name: str = ""
+
+
+def check_task(where: str, task: Task) -> None:
+    """Each part of a task that is there must have one class within ``num_classes`` for each example.
+
+    Raises:
+      InputError: it has not.
+    """
+    for part, x, classes in (("train", task.x_train, task.train_labels), ("test", task.x_test, task.test_labels)):
+        if x is not None:
+            checks.same_length(where, f"task.x_{part}", x, f"task.{part}_labels", classes)
+            checks.labels_within(where, f"task.{part}_labels", classes, task.num_classes)
 
 
 class Approximation(NamedTuple):

@@ -20,7 +20,7 @@ from kipjax import checks
 from kipjax.core import losses
 from kipjax.data import draw
 from kipjax.evaluation import _real_sets
-from kipjax.evaluation.result import Result, Task
+from kipjax.evaluation.result import Result, Task, check_task
 from kipjax.methods import dd
 from kipjax.types import Batch, Distilled, PyTree
 
@@ -191,6 +191,7 @@ def evaluate(
       NumericalError: networks on the distilled set left the finite numbers.
     """
     where = "evaluation.unrolled.evaluate"
+    check_task(where, task)
     checks.same_example_shape(where, "distilled.x", distilled.x, "task.x_test", task.x_test)
     checks.require(
         np.shape(distilled.y)[1:] == (task.num_classes,),

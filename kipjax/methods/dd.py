@@ -13,7 +13,8 @@ Paper: Wang, Zhu, Torralba, Efros, "Dataset Distillation", arXiv:1811.10959.
 - Malicious objective, equation (8): the outer label of the attacked class is another class, all others stay.
 
 A set of ``m`` rows is a curriculum of ``S`` batches: batch ``s`` has the rows ``s, s + S, s + 2 S, ...``, so that a set
-whose rows are grouped by class has every class in every batch. ``sldd`` learns the labels too, ``tdd`` on text.
+whose rows are grouped by class has every class in every batch. ``sldd`` learns the labels too, ``tdd`` on text. Two
+classes have two outputs, as any other number (the program of the paper has one, and a sigmoid).
 """
 
 from collections.abc import Callable, Mapping
@@ -249,7 +250,7 @@ def make(
 
     Returns:
       The method; its batches are real examples ``x [b, ...]``, ``y [b, k]`` (the class is the largest entry; the paper:
-      1024 uniform). Starting labels are taken as they are, but rows that sum to zero, as centred ones do, are moved to
+      1024 uniform). Starting labels are taken as they are, but centred ones, probabilities less 1/k, are moved to
       sum to one; ``Distilled.y`` is not centred. ``Distilled.lr`` is ``eta [T]``.
 
     Raises:
@@ -280,6 +281,7 @@ def make(
     def init(key, distilled0):
         x, y = inputs.start(where, distilled0)
         curriculum(x, inner_steps)
+        network.require_outputs(where, model, x, y.shape[1])
         checks.require(
             max(attacked, target) < y.shape[1], where, f"attacked is {attacked}, target {target}; classes: {y.shape[1]}"
         )
@@ -358,6 +360,8 @@ def check_pretrained(where: str, pretrained: PyTree, networks: int) -> int:
         where,
         "pretrained must be variables of networks stacked along a first axis, with the collection 'params'",
     )
+    for path, leaf in jax.tree_util.tree_leaves_with_path(pretrained):
+        checks.finite(where, f"pretrained {jax.tree_util.keystr(path)}", leaf)
     available = counts.pop()
     checks.require(networks <= available, where, f"networks is {networks} and pretrained has {available}; lower it")
     return available

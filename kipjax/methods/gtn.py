@@ -125,6 +125,7 @@ def meta_loss(
       ``(loss [], accuracy [])``, the accuracy that of the last loss.
     """
     count = learned.z.shape[0]
+    checks.labels_within("gtn.meta_loss", "batch.y", batch.y, learned.y.shape[-1])
     number = (count - 1) // every if every and weight else 0
     checks.require(
         batch.x.shape[0] > number,
@@ -237,6 +238,12 @@ def make(
     checks.within(where, "final_rate", final_rate, 0.0, 1.0)
     for name, value in (("b1", b1), ("b2", b2)):
         checks.within(where, name, value, 0.0, 1.0)
+        checks.require(value < 1, where, f"{name} is {value}; it must be below 1")
+    checks.require(
+        not learn_labels or curriculum != "noise",
+        where,
+        "noise has random labels; leave learn_labels out or choose another curriculum",
+    )
     checks.at_least(where, "eps", eps, 0.0)
     unroll.check_spans(where, segment, truncate, least=1)
     rate = optax.cosine_decay_schedule(learning_rate, decay_steps, final_rate) if decay_steps else learning_rate
@@ -253,6 +260,7 @@ def make(
 
     def init(key, distilled0):
         x, y = inputs.start(where, distilled0)
+        network.require_outputs(where, model, x, y.shape[1])
         y = dd.curriculum(labels.uncentred(y), inner_steps)
         g_key, z_key = jax.random.split(key)
         z = jax.random.normal(z_key, (*y.shape[:2], latent_size), x.dtype)

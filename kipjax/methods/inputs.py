@@ -17,7 +17,7 @@ def start(where: str, distilled0: Distilled) -> tuple[jax.Array, jax.Array]:
     """Copies of ``x [m, ...]`` and ``y [m, k]`` (a state may be donated) in the wider of their types, at least float32.
 
     Raises:
-      InputError: the set is empty, lengths differ, or labels are not one row for each example.
+      InputError: the set is empty or not finite, lengths differ, or labels are not one row for each example.
     """
     x, y = distilled0[:2]
     checks.require(
@@ -25,6 +25,8 @@ def start(where: str, distilled0: Distilled) -> tuple[jax.Array, jax.Array]:
     )
     checks.same_length(where, "x", x, "y", y)
     checks.require(np.shape(x)[0] > 0, where, f"the set is empty: x has shape {np.shape(x)}; start from some examples")
+    for name, value in (("x", x), ("y", y)):
+        checks.finite(where, name, value)
     dtype = jnp.result_type(jnp.asarray(x), jnp.asarray(y), jnp.float32)
     return jnp.array(x, dtype), jnp.array(y, dtype)
 

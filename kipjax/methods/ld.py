@@ -116,7 +116,8 @@ def normalised(y: jax.Array) -> jax.Array:
     """``y [m, k]`` clipped to [0, 1], each row divided by its sum; a row of zeros becomes uniform."""
     y = jnp.clip(y, 0.0, 1.0)
     total = jnp.sum(y, axis=1, keepdims=True)
-    return jnp.where(total > 0, y / jnp.where(total > 0, total, 1.0), 1.0 / y.shape[1])
+    empty = total == 0  # what is not finite stays so, and is seen in the loss
+    return jnp.where(empty, 1.0 / y.shape[1], y / jnp.where(empty, 1.0, total))
 
 
 def second_order_loss(
@@ -148,6 +149,7 @@ def second_order_loss(
     """
 
     key = jax.random.key(0) if key is None else key
+    checks.labels_within("ld.second_order_loss", "batch.y", batch.y, y_b.shape[-1])
 
     def inner(params):
         return losses.cross_entropy(forward(model, {**variables, "params": params}, x_b, key)[0], y_b)
@@ -219,6 +221,7 @@ def make(
     for name, value in rates.items():
         checks.at_least(where, name, value, 0.0, strict=True)
     checks.within(where, "alpha", alpha, 0.0, 1.0)
+    checks.at_least(where, "alpha", alpha, 0.0, strict=True)
     of_labels, of_model, of_scale = (optax.adam(r) for r in (learning_rate, model_learning_rate, scale_learning_rate))
     options = _Options(of_labels, of_model, of_scale, learn_labels, inner_step_size, reg, alpha)
     take = {"ridge": _ridge_step, "second_order": _second_order_step}[form]
@@ -229,6 +232,7 @@ def make(
         network.require_outputs(where, model, x, k)
         if validation is not None:
             inputs.fit(f"{where}, validation", x, y, validation)
+            checks.finite(f"{where}, validation", "x", validation.x)
         y = jnp.full_like(y, 1 / k) if learn_labels else labels.uncentred(y)
         errors = watch(window or patience_for(m, k), x.dtype)
         best = None if validation is None else _no_best(y)

@@ -76,7 +76,8 @@ class Recurrent(Classifier):
     """A bidirectional recurrent network of ``depth`` layers; the last states of both directions, one linear layer.
 
     Attributes:
-      cell: ``"rnn"`` (tanh) or ``"lstm"`` (all biases zero).
+      cell: ``"rnn"`` (tanh) or ``"lstm"``. All biases start at zero. There are two of each, one with the input and one
+        with the state, as in the paper's program: their sum moves twice as far in a gradient step as one would.
       width: hidden units of a direction.
       depth: number of layers.
 
@@ -110,7 +111,10 @@ class Recurrent(Classifier):
         draw = INITS[self.initial].kernel
         of_input = self.param(f"{name}_input", draw, (x.shape[-1], gates * self.width), x.dtype)
         of_state = self.param(f"{name}_state", draw, (self.width, gates * self.width), x.dtype)
-        bias = self.param(f"{name}_bias", nn.initializers.zeros_init(), (gates * self.width,), x.dtype)
+        zeros, size = nn.initializers.zeros_init(), (gates * self.width,)
+        bias = self.param(f"{name}_input_bias", zeros, size, x.dtype) + self.param(
+            f"{name}_state_bias", zeros, size, x.dtype
+        )
         seen = jnp.swapaxes(x @ of_input + bias, 0, 1)
 
         def rnn(h, a):
@@ -132,6 +136,8 @@ class Recurrent(Classifier):
 def _sentences(x):
     """``[n, length, dimension]`` of ``[n, length, dimension, 1]``."""
     checks.require(
-        x.shape[-1] == 1, "models.text", f"x has shape {x.shape}; expected sentences [n, length, dimension, 1]"
+        x.ndim == 4 and x.shape[-1] == 1 and x.shape[1] > 0,
+        "models.text",
+        f"x has shape {x.shape}; expected sentences [n, length, dimension, 1]",
     )
     return x[..., 0]

@@ -236,6 +236,13 @@ def test_bad_input(options, words):
         unroll.sgd(cross_entropy, theta, curriculum, **{"step_size": 0.1, **options})
 
 
+def test_hyperparameters_that_have_no_forward_gradient():
+    with pytest.raises(checks.InputError, match="hyper is of type int32; give floating-point numbers"):
+        unroll.forward_gradient(lambda h: h * 1.0, 3)
+    with pytest.raises(checks.InputError, match=r"the objective has shape \(2,\); expected one number"):
+        unroll.forward_gradient(lambda h: jnp.ones(2) * h, 3.0)
+
+
 def test_parameters_that_are_no_floating_point_numbers():
     with pytest.raises(checks.InputError, match="params are of type int32"):
         unroll.sgd(lambda theta, item: 0.0, jnp.arange(3), jnp.ones(2), step_size=0.1)

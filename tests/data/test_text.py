@@ -41,7 +41,7 @@ def test_embedding_and_decoding_gives_the_sentence_back():
     np.testing.assert_array_equal(x[3, 3:], 0)  # "the dog sat" and four of padding
     assert text.decode(text.embed(TEXTS[:1], v, length=2), v) == ["the cat"]
     unknown = text.embed(["the zebra sat"], v, length=3)
-    assert text.decode(unknown, v) == [f"the {text.PADDING} sat"]
+    assert text.decode(unknown, v) == [f"the {text.UNKNOWN} sat"], "the first of equally near words"
     near = x + 1e-3 * np.random.default_rng(1).normal(size=x.shape)
     assert text.decode(near[..., 0], v)[0] == "the cat sat on the mat !"
 
@@ -132,6 +132,27 @@ def test_words_of_test_sentences_have_no_vector_from_a_file(tmp_path):
     assert only_in_test and not only_in_test & set(np.unique(made.x_test[..., 0, 0]))
 
 
+def test_files_of_vectors_are_found_by_their_first_letters(tmp_path):
+    write(tmp_path / "films_x.txt", [f"{i}\t{1 if i % 2 else -1}\tword{i} word{i + 1}" for i in range(20)])
+    for name in ("glove.6B.2d", "glove.vec"):
+        (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + b"".join(b"word%d %d 0.5\n" % (i, i + 1) for i in range(21)))
+        _, v = text.load.__wrapped__("text:sentiment:2x2", str(tmp_path))
+        first = v.words.index("word0") if "word0" in v.words else None
+        assert np.all(v.table[2:, 1] == 0.5) and (first is None or v.table[first, 0] == 1), "with a byte-order mark"
+        if name == "glove.6B.2d":
+            (tmp_path / "glove.other").write_text("x 1 2\n")
+            with pytest.raises(checks.InputError, match=r"several files of vectors: glove.6B.2d, glove.other"):
+                text.load.__wrapped__("text:sentiment:2x2", str(tmp_path))
+            (tmp_path / "glove.other").unlink()
+        (tmp_path / name).unlink()
+
+
+def test_the_papers_words_are_those_between_spaces():
+    corpus = text.Corpus(("A cat.", "the dog...") * 10, np.arange(20) % 2, ("cats", "dogs"))
+    _, v = text.dataset(corpus, plain=True, length=2, dimension=1)
+    assert set(v.words[2:]) == {"a", "cat.", "the", "dog..."}
+
+
 @pytest.mark.parametrize(
     ("line", "words"),
     [
@@ -155,6 +176,14 @@ def test_texts_without_words_and_shapes_that_do_not_fit():
         text.embed(["a cat"], v, length=0)
     with pytest.raises(checks.InputError, match="word vectors have 3 entries"):
         text.decode(np.zeros((1, 2, 4)), v)
+    with pytest.raises(checks.InputError, match=r"x has shape \(1, 2, 3, 2\)"):
+        text.decode(np.zeros((1, 2, 3, 2)), v)
+    with pytest.raises(checks.InputError, match=r"x has NaN"):
+        text.decode(np.full((1, 2, 3), np.nan), v)
+    with pytest.raises(checks.InputError, match=r"the words begin with"):
+        text.embed(["a cat"], v._replace(words=v.words[2:], table=v.table[2:]), length=3)
+    with pytest.raises(checks.InputError, match=r"vectors.table"):
+        text.embed(["a cat"], v._replace(table=v.table[:2]), length=3)
     with pytest.raises(checks.InputError, match="dimension is 50 and there are"):
         text.learned(TEXTS, v.words, dimension=50)
     with pytest.raises(checks.InputError, match="names has 1 entries for 0 files"):
@@ -164,6 +193,14 @@ def test_texts_without_words_and_shapes_that_do_not_fit():
     with pytest.raises(checks.InputError, match="files is empty"):
         text.sentiment([])
     corpus = text.Corpus(("a cat", "the dog") * 10, np.arange(20) % 2, ("cats", "dogs"))
+    for classes, words in (
+        (np.zeros(2, int), "same number"),
+        (np.full(20, np.nan), "float64"),
+        (np.full(20, -1), "spans -1..-1"),
+        (np.full(20, 2), "spans 2..2"),
+    ):
+        with pytest.raises(checks.InputError, match=words):
+            text.dataset(corpus._replace(labels=classes))
     for fraction, part in ((0.01, "test"), (0.92, "training"), (0.99, "training")):
         with pytest.raises(checks.InputError, match=f"leaves the {part} part fewer than the 2 classes"):
             text.dataset(corpus, test_fraction=fraction)

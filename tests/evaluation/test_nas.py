@@ -127,6 +127,11 @@ def test_a_set_is_trained_on_as_it_was_unrolled(norm):
     assert not np.array_equal(search().accuracies, ours.accuracies), "the protocol's training is another one"
     with pytest.raises(checks.InputError, match="expected one step size for each step: 3 batches"):
         search(curriculum=nas.Curriculum(3))
+    for wrong in (np.nan, -5.0, "a"):
+        with pytest.raises(checks.InputError, match=r"curriculum.momentum is .*; expected numbers of 0 or more"):
+            search(curriculum=nas.Curriculum(2, wrong))
+    with pytest.raises(checks.InputError, match="curricula has small, which is no proxy; they are Small"):
+        nas.evaluate(found, one, {"Small": made}, curricula={"small": nas.Curriculum(2)})
 
 
 @pytest.mark.slow

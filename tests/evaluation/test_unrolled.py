@@ -126,6 +126,32 @@ def test_neighbours(p):
     assert results[0].accuracies[0] == np.mean(expected == task.test_labels) and len(results[1].accuracies) == 3
     with pytest.raises(checks.InputError, match="neighbours is 7"):
         neighbours.predict(made, task.x_test, neighbours=7)
+    with pytest.raises(checks.InputError, match="it needs one column each"):
+        neighbours.evaluate(made._replace(y=made.y[:, :2]), task)
+    with pytest.raises(checks.InputError, match=r"x has NaN"):
+        neighbours.predict(made, np.full_like(task.x_test, np.nan))
+    with pytest.raises(checks.InputError, match=r"distilled.x"):
+        neighbours.predict(made, np.asarray(task.x_test)[:, :-1])
+
+
+@pytest.mark.parametrize("room", [unrolled, label_training, neighbours])
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"test_labels": [0, K]}, "task.test_labels spans 0..3"),
+        ({"test_labels": [0]}, "task.test_labels has shape"),
+        ({"train_labels": [0, 1]}, "task.train_labels has shape"),
+    ],
+)
+def test_labels_that_are_not_those_of_the_task(room, changed, words):
+    made, task = problem()
+    changed = {name: np.array(value) for name, value in changed.items()}
+    if words.startswith("task.test"):
+        changed["x_test"] = task.x_test[:2]
+    more = {unrolled: {"inner_steps": 2}}.get(room, {})
+    networks_of = () if room is neighbours else (networks.Linear(K),)
+    with pytest.raises(checks.InputError, match=words):
+        room.evaluate(made, task._replace(**changed), *networks_of, **more)
 
 
 def test_flexibility():

@@ -68,6 +68,12 @@ def test_exemplars_of_the_networks_on_both_learners(tmp_path):
     assert "lucir, mnemonics" in done.stdout and all(row["memory"] == [10, 20] for row in found["rows"])
 
 
+@pytest.mark.slow
+def test_a_memory_by_labels_whose_state_holds_an_array_twice(tmp_path):
+    done = cli("continual", *SMALL, "--ipc=2", "--builder=configs/ld/digits.py:tiny", f"--out={tmp_path / 'run'}")
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "configs" / "continual").glob("*.flags")), ids=lambda path: path.stem)
 def test_flag_files_hold_flags_that_there_are(path, tmp_path):
     """Up to the first thing that is refused, here the folder."""
@@ -92,9 +98,16 @@ def test_flag_files_hold_flags_that_there_are(path, tmp_path):
         (["--ipc=1", "--learner=lwf"], "choose one of gdumb, continue, rehearsal, lucir"),
         (["--ipc=1", "--distillation=0.5"], "set another learner"),
         (["--ipc=1", "--domains=digits,nope"], "unknown data set"),
+        (["--ipc=1", "--domains=digits,mnist", "--phases=5"], "--phases: is of classes in phases; leave it out beside"),
+        (["--ipc=1", "--domains=digits,mnist", "--order_seed=1,2"], "--order_seed: is of classes in phases"),
+        (["--ipc=1", "--order_seed=-1,-2"], "--order_seed: is -2; expected a seed from 0, or -1"),
+        (["--ipc=1", "--order_seed=99999999999"], "seed is 99999999999"),
+        (["--ipc=1", "--builder=configs/common.py"], "configs/common.py has no get_config"),
+        (["--ipc=1", "--builder=configs/kip/digits.py:tiny@steps=-1"], "steps is -1; it must be a whole number"),
     ],
 )
 def test_bad_input_ends_in_a_line(tmp_path, flags, words):
-    done = cli("continual", *SMALL, f"--out={tmp_path}", *flags)
+    usual = [flag for flag in SMALL if flag != "--phases=2" or not any("--domains" in one for one in flags)]
+    done = cli("continual", *usual, f"--out={tmp_path}", *flags)
     assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr, done.stderr
     assert len(done.stderr.strip().splitlines()) <= 2

@@ -53,6 +53,7 @@ def test_one_command_makes_table_plot_and_results(tmp_path):
         (["--config=configs/kip/digits.py", "--arch="], "--arch: is empty"),
         (["--config=configs/kip/digits.py", "--arch=fc9"], "choose one of fc1"),
         (["--config=configs/kip/digits.py", "--learning_rate=0"], "learning_rate is 0.0; it must be above 0"),
+        (["--config=configs/kip/digits.py:tiny", "--config.steps=-5"], "steps is -5; it must be a whole number"),
         (["--config=configs/rfad/fashion_mnist.py:tiny"], "here real pixels"),
     ],
 )

@@ -65,6 +65,7 @@ def test_the_artifact_knows_its_part(chunk_run):
         (["--chunk_size=300"], "which is none of the chunks"),
         (["--chunk_size=400", "--chunk=9"], "which is none of the chunks"),
         (["--chunk_size=400", "--chunk=one"], "expected whole numbers"),
+        (["--chunk_size=400", "--chunk=1,9"], "chunk 9 of 400 images ends at 4000"),
         (["--chunk_size=400", "--chunk=1", "--attacks=guess"], "choose one of threshold"),
         (["--chunk_size=400", "--chunk=1", "--lengths=4,2"], "ascending"),
         (["--chunk_size=400", "--chunk=1", "--lengths="], "--lengths: is empty"),

@@ -2,12 +2,14 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 
 import kipjax
 from experiments import findings
 from experiments import nas as script
+from kipjax import data
 from kipjax.evaluation import nas
 from tests.experiments.shell import cli
 
@@ -40,23 +42,36 @@ def test_one_command_makes_table_plot_and_results(artifact, tmp_path):
 
 @pytest.mark.slow
 def test_sets_are_proxies_as_they_were_unrolled(tmp_path, artifact):
-    """GTN's rapid learning: four batches by the learned step sizes, random images in the same way."""
-    run, flags = tmp_path / "gtn", ["--top=2", "--noearly_stopping", "--random_sets=1", "--full_epochs=2"]
+    """GTN's rapid learning; real images in as many batches, by a step size of their own."""
+    run, flags = tmp_path / "gtn", ["--top=2", "--random_sets=1", "--full_epochs=2", "--training=unrolled"]
     done = cli("distill", "--config=configs/gtn/digits.py:tiny", f"--workdir={run}")
     assert done.returncode == 0, done.stderr
-    made = kipjax.load(run / "distilled.npz")
-    size, steps = len(made.distilled.x), len(made.distilled.lr)
-    flags += ["--training=unrolled", f"--artifact={run / 'distilled.npz'}", f"--out={tmp_path / 'nas'}"]
-    done = cli("nas", *SMALL, *flags)
+    path = str(run / "distilled.npz")
+    made = kipjax.load(path)
+    done = cli("nas", *SMALL, *flags, f"--artifact={path}", f"--out={tmp_path / 'nas'}")
     assert done.returncode == 0, done.stderr
-    assert "trained on as they were unrolled" in done.stdout
-    found = json.loads((tmp_path / "nas" / "results.json").read_text())
-    names = [row["proxy"] for row in found["rows"]]
-    assert names[1:] == [f"random, {size} images", f"herding, {size} images", "whole set"]
-    curriculum = script._unrolled(findings.inputs([str(run / "distilled.npz")])[0])
-    assert steps == curriculum.inner_steps == len(curriculum.momentum) and 0 < curriculum.momentum[0] < 1
-    done = cli("nas", *SMALL, *flags[:-2], f"--artifact={artifact}", f"--out={tmp_path / 'none'}")
+    assert "trained on as they were unrolled" in done.stdout and "early stopping as many steps of nas" in done.stdout
+    rows = {row["proxy"]: row for row in json.loads((tmp_path / "nas" / "results.json").read_text())["rows"]}
+    assert list(rows) == ["gtn", "random, as gtn", "herding, as gtn", "early stopping", "whole set"]
+
+    # The same numbers by a training of our own on the same held-out images.
+    curriculum = script._curriculum(findings.inputs([path])[0])
+    assert len(made.distilled.lr) == curriculum.inner_steps == len(curriculum.momentum)
+    found = data.load("digits")._replace(name="digits")
+    found = found._replace(x_test=found.x_test[:20], y_test=found.y_test[:20])
+    parts = findings.split(found, 20, seed=0, kept=np.arange(50), seen=np.arange(len(found.x_train)))
+    space = nas.space(width=[2], depth=[1], norm=["none"], pool=["avg"])
+    x, classes = parts.held(made.preprocess)
+    expected = nas.search(space, made.distilled, x, classes, curriculum=curriculum, key=jax.random.key(0)).accuracies
+    np.testing.assert_allclose(rows["gtn"]["accuracies"], expected, atol=1e-6)
+
+    done = cli("nas", *SMALL, *flags, f"--artifact={artifact}", f"--out={tmp_path / 'none'}")
     assert done.returncode == 2 and "was not distilled through a training with a step size for each" in done.stderr
+    noise = tmp_path / "noise.npz"
+    config = made.meta["config"] | {"method": made.meta["config"]["method"] | {"curriculum": "noise"}}
+    kipjax.save(noise, made._replace(meta=made.meta | {"config": config}))
+    done = cli("nas", *SMALL, *flags, f"--artifact={noise}", f"--out={tmp_path / 'none'}")
+    assert done.returncode == 2 and "was unrolled by 'noise' and not 'full'" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -70,6 +85,7 @@ def test_sets_are_proxies_as_they_were_unrolled(tmp_path, artifact):
         (["--top=2", "--training=rcig", "--epochs=3"], "rcig counts steps, not epochs"),
         (["--top=2", "--random_sets=0", "--herding="], "proxies is empty"),
         (["--top=2", "--herding=nope"], "nope"),
+        (["--top=2", "--seed=99999999999999999999"], "--seed"),
         (["--top=2", "--training=unrolled"], "unrolled is for artifacts; give --artifact"),
         (
             ["--top=2", "--training=unrolled", "--epochs=3", "--artifact=none.npz"],
@@ -81,6 +97,12 @@ def test_bad_input_ends_in_a_line(tmp_path, flags, words):
     done = cli("nas", *SMALL, f"--out={tmp_path}", *flags)
     assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr, done.stderr
     assert len(done.stderr.strip().splitlines()) <= 2
+
+
+def test_sets_of_other_data_are_refused(artifact, tmp_path):
+    flags = ["--top=2", "--image_size=4", f"--artifact={artifact}", f"--out={tmp_path}"]
+    done = cli("nas", *SMALL, *flags)
+    assert done.returncode == 2 and "was distilled from digits at image_size 0; set --data and --image" in done.stderr
 
 
 def test_sets_of_different_spaces_are_refused(artifact, tmp_path):

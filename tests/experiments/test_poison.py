@@ -41,6 +41,21 @@ def test_no_step_too_many_and_the_rate_of_the_attack(tmp_path, capsys):
     assert kipjax.load(tmp_path / "poison.npz").meta["config"]["method"]["learning_rate"] == 0.02
 
 
+@pytest.mark.parametrize(("attacked", "target"), [(1, 1), (0, 10)])
+def test_classes_that_cannot_be_attacked_are_refused_before_networks_are_trained(attacked, target, monkeypatch):
+    monkeypatch.setattr(build, "pretrained", lambda *args: pytest.fail("networks are trained"))
+    with pytest.raises(checks.InputError, match="expected two of the 10 classes"):
+        poison.run(digits.get_config("tiny"), "unused", attacked, target, networks=1, train_steps=2)
+
+
+def test_wrong_options_are_refused_before_networks_are_trained(monkeypatch):
+    monkeypatch.setattr(build, "pretrained", lambda *args: pytest.fail("networks are trained"))
+    config = adapt.get_config("tiny")
+    config.method.step_size = -1.0
+    with pytest.raises(checks.InputError, match=r"step_size is -1.0"):
+        build.experiment(config)
+
+
 def test_the_report_by_hand():
     """A network that says class 0 whatever it sees; its step on an image of class 1 makes it say that."""
     task = Task(None, None, np.zeros((4, 2), np.float32), np.array([0, 0, 1, 2]), 3)
@@ -83,7 +98,7 @@ class Linear(nn.Module):
 
 @pytest.mark.parametrize(
     ("attacked", "target", "words"),
-    [(1, 1, "attacked class and the target are both 1"), (0, 12, "there are 10 classes")],
+    [(1, 1, "they are 1 and 1; expected two of the 10 classes"), (0, 12, "they are 0 and 12")],
 )
 def test_bad_input(attacked, target, words, tmp_path):
     config = digits.get_config("tiny")

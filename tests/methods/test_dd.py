@@ -379,6 +379,7 @@ def test_distilling_beats_the_real_images_that_it_started_from():
         ({"pretrained": {"w": np.ones((2, 3))}}, "stacked along a first axis"),
         ({"pretrained": [np.ones((2, 3))]}, "stacked along a first axis"),
         ({"pretrained": {"params": {"w": 1.0}}}, "networks is 1 and pretrained has 0"),
+        ({"pretrained": {"params": {"w": np.full((2, 3), np.nan)}}}, r"pretrained \['params'\]\['w'\] has NaN"),
         ({"halve_every": -1}, "halve_every is -1"),
         ({"segment": "half"}, "segment is 'half'"),
         ({"truncate": 0}, "truncate is 0"),
@@ -429,6 +430,24 @@ def test_labels_of_another_number_of_classes():
     method = dd.make(networks.Linear(K), **OPTIONS)
     with pytest.raises(checks.InputError, match=r"3 columns and y_t has 2"):
         method.step(jax.random.key(0), method.init(jax.random.key(0), start), batch._replace(y=batch.y[:, :2]))
+
+
+def test_starts_that_do_not_fit_the_network_or_are_not_finite():
+    start, _ = hard()
+    with pytest.raises(checks.InputError, match="the model has 4 outputs and the labels 3 columns; build it with"):
+        dd.make(networks.Linear(4), **OPTIONS).init(jax.random.key(0), start)
+    for name in ("x", "y"):
+        wrong = start._replace(**{name: np.full_like(getattr(start, name), np.nan)})
+        with pytest.raises(checks.InputError, match=f"{name} has NaN"):
+            dd.make(networks.Linear(K), **OPTIONS).init(jax.random.key(0), wrong)
+
+
+def test_free_labels_that_sum_to_zero_stay():
+    y = np.array([[1.0, -1.0, 0.0], [2 / 3, -1 / 3, -1 / 3], [0.1, 0.2, -0.3], [0, 0, 0]], np.float32)
+    start = Distilled(np.ones((4, D), np.float32), y)
+    method = sldd.make(networks.Linear(K), inner_steps=1)
+    found = method.distilled(method.init(jax.random.key(0), start)).y
+    np.testing.assert_allclose(found, [[1, -1, 0], [1, 0, 0], np.array([0.1, 0.2, -0.3]) + 1 / 3, [0, 0, 0]], atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", sldd.LABELS)

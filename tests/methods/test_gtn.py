@@ -302,6 +302,8 @@ def test_learner_and_its_statistics():
         ({"inner_steps": 0}, "inner_steps is 0"),
         ({"weight": -1.0}, "weight is -1.0"),
         ({"b1": 1.5}, r"b1 is 1\.5"),
+        ({"b2": 1.0}, r"b2 is 1\.0; it must be below 1"),
+        ({"curriculum": "noise", "learn_labels": True}, "noise has random labels"),
         ({"eps": -1.0}, r"eps is -1\.0"),
         ({"truncate": 0}, "truncate is 0"),
     ],
@@ -309,6 +311,14 @@ def test_learner_and_its_statistics():
 def test_bad_input(options, words):
     with pytest.raises(checks.InputError, match=words):
         gtn.make(networks.Small(K), **options)
+
+
+def test_classes_and_networks_that_do_not_fit():
+    model, generator, variables, learned, batch = problem()
+    with pytest.raises(checks.InputError, match=r"batch.y spans -1..0"):
+        gtn.meta_loss(model, generator, variables, learned, Batch(batch.x[:2], np.array([0, -1])))
+    with pytest.raises(checks.InputError, match="the model has 4 outputs and the labels 3 columns; build it with"):
+        gtn.make(networks.Small(4), inner_steps=1).init(jax.random.key(0), Distilled(batch.x[:3], np.eye(3)))
 
 
 def test_sets_and_batches_that_do_not_fit():

@@ -163,6 +163,38 @@ def test_normalised():
     expected = [[0, 2 / 3, 1 / 3], [1 / 3] * 3, [0.5, 0.5, 0]]
     np.testing.assert_allclose(ld.normalised(y), expected, rtol=1e-6)
     assert np.all(np.isfinite(jax.jacobian(ld.normalised)(y)))
+    found = np.asarray(ld.normalised(jnp.asarray([[np.nan, 1.0], [0.0, 2.0]])))
+    assert np.isnan(found[0]).any(), "learned labels that are lost do not come back as uniform ones"
+    np.testing.assert_array_equal(found[1], [0, 1])
+
+
+@pytest.mark.parametrize("form", ld.FORMS)
+def test_a_batch_that_is_not_finite_is_seen_in_every_loss_after_it(form):
+    start, batch = problem(np.float32)
+    method = ld.make(networks.Linear(K), form=form, batch_size=M)
+    step, state = jax.jit(method.step), method.init(jax.random.key(0), start)
+    state, info = step(jax.random.key(0), state, batch._replace(x=jnp.asarray(batch.x).at[0, 0].set(np.nan)))
+    assert np.isnan(info.loss)
+    state, info = step(jax.random.key(1), state, batch)
+    assert np.isnan(info.loss) and np.isnan(np.asarray(state.y)).any()
+
+
+def test_classes_that_the_labels_lack():
+    start, batch = problem(np.float32)
+    model = networks.Linear(K)
+    variables = model.init(jax.random.key(0), start.x)
+    with pytest.raises(checks.InputError, match=f"batch.y spans 0..7, but with num_classes = {K}"):
+        ld.second_order_loss(model, variables, start.x, start.y, Batch(batch.x[:2], np.array([0, 7])))
+
+
+def test_windows_of_the_same_errors_in_another_order_are_level():
+    """Errors of batches of 1000, again and again: no window after the first is better, whatever the rounding."""
+    errors = np.random.default_rng(0).integers(0, 1000, 50) / 1000
+    watched, at, fired = jax.jit(ld.watched), ld.watch(50), []
+    for number in range(1, 330):
+        at, over = watched(at, jnp.float32(errors[number % 50]))
+        fired += [number] * bool(over)
+    assert fired == [101, 202, 303] and int(ld.training_steps(at)) == 50
 
 
 def test_the_watch_resets_after_window_plus_one_idle_steps_and_remembers_the_best(x64):
@@ -251,6 +283,7 @@ def test_labels_learned_on_foreign_images_tell_the_classes_apart(form):
         ({"form": "first"}, "form is 'first'; choose one of ridge, second_order"),
         ({"reg": 0.0}, "reg is 0.0; it must be above 0"),
         ({"alpha": 1.5}, r"alpha is 1\.5; it must lie between 0"),
+        ({"alpha": 0.0}, r"alpha is 0\.0; it must be above 0"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"window": -1}, "window is -1"),
     ],

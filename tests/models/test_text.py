@@ -46,18 +46,34 @@ def run(cell, x, w, u, b):
     return h
 
 
+def both(p, name):
+    return p[f"{name}_input_bias"] + p[f"{name}_state_bias"]
+
+
 @pytest.mark.parametrize("cell", ["rnn", "lstm"])
 def test_recurrent_networks_are_numpys(cell):
     model, variables = built(f"bi_{cell}", width=2, depth=1)
+    variables["params"]["layer0_forward_state_bias"] += 0.3
+    variables["params"]["layer0_forward_input_bias"] -= 0.1
     p = {name: np.asarray(value) for name, value in variables["params"].items() if name != "head"}
     ends = [
-        run(cell, x, *(p[f"layer0_{way}_{part}"] for part in ("input", "state", "bias")))
+        run(cell, x, p[f"layer0_{way}_input"], p[f"layer0_{way}_state"], both(p, f"layer0_{way}"))
         for way, x in (("forward", X[..., 0]), ("backward", X[:, ::-1, :, 0]))
     ]
     found = model.apply(variables, X, features=True)[1]
     np.testing.assert_allclose(found, np.concatenate(ends, axis=1), rtol=1e-4, atol=1e-5)
     deeper, variables = built(f"bi_{cell}", width=2)
     assert deeper.apply(variables, X).shape == (2, 4) and "layer1_backward_state" in variables["params"]
+
+
+@pytest.mark.parametrize("cell", ["rnn", "lstm"])
+def test_two_biases_move_their_sum_twice_as_far_as_one(cell):
+    model, variables = built(f"bi_{cell}", width=2, depth=1)
+    gradient = jax.grad(lambda params: jnp.sum(model.apply({"params": params}, X) ** 2))(variables["params"])
+    for way in ("forward", "backward"):
+        one, other = (gradient[f"layer0_{way}_{part}_bias"] for part in ("input", "state"))
+        assert np.any(one) and not np.any(variables["params"][f"layer0_{way}_state_bias"])
+        np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.slow
@@ -80,6 +96,8 @@ def test_a_training_goes_through_dropout_and_recurrence():
 def test_bad_input():
     with pytest.raises(checks.InputError, match="expected sentences"):
         built("bi_rnn")[0].apply({"params": {}}, np.zeros((1, 6, 3, 2)))
+    with pytest.raises(checks.InputError, match="expected sentences"):
+        built("bi_lstm")[0].apply({"params": {}}, np.zeros((1, 0, 3, 1)))
     with pytest.raises(checks.InputError, match="smaller than the kernel"):
         models.get("text_convnet", num_classes=2).init(jax.random.key(0), X[:, :4])
     with pytest.raises(checks.InputError, match="cell is 'gru'"):

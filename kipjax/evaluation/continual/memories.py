@@ -184,7 +184,8 @@ def of_method(
             jnp.take(from_set.y, jnp.asarray(sorted(phase.classes)), axis=1) + 1 / phase.num_classes
         )
         method = make(k)
-        state = method.init(init_key, from_set._replace(y=columns))
+        # Copies, as a state may hold an array twice, which cannot be donated.
+        state = jax.tree.map(jnp.array, method.init(init_key, from_set._replace(y=columns)))
         state, _ = jax.jit(loop.steps(method, steps), donate_argnums=2)(drawn, run_key, state, 0)
         return place(method.distilled(state), phase)
 

@@ -38,6 +38,8 @@ def class_order(num_classes: int, seed: int = 1993) -> np.ndarray:
       [2, 0, 1, 3, 4]
     """
     checks.whole("continual.class_order", "num_classes", num_classes)
+    checks.whole("continual.class_order", "seed", seed, 0)
+    checks.within("continual.class_order", "seed", seed, 0, 2**32 - 1)
     return np.random.RandomState(seed).permutation(num_classes)
 
 
