@@ -147,7 +147,7 @@ def test_the_noise_curriculum_learns_no_inputs(x64):
 @pytest.mark.slow
 def test_what_is_learned_moves():
     for options, still in (
-        ({"curriculum": "noise", "learn_labels": True}, {"z", "y"}),
+        ({"curriculum": "noise"}, {"z", "y"}),
         ({"learn_step_sizes": False, "learn_labels": True}, {"log_rates", "log_momenta"}),
     ):
         _, (before, after), _ = steps(1, **options)
