@@ -57,7 +57,7 @@ def test_sets_are_proxies_as_they_were_unrolled(tmp_path, artifact):
     # The same numbers by a training of our own on the same held-out images.
     curriculum = script._curriculum(findings.inputs([path])[0])
     assert len(made.distilled.lr) == curriculum.inner_steps == len(curriculum.momentum)
-    found = data.load("digits")._replace(name="digits")
+    found = data.load("digits")
     found = found._replace(x_test=found.x_test[:20], y_test=found.y_test[:20])
     parts = findings.split(found, 20, seed=0, kept=np.arange(50), seen=np.arange(len(found.x_train)))
     space = nas.space(width=[2], depth=[1], norm=["none"], pool=["avg"])
