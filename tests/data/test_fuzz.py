@@ -264,7 +264,9 @@ def vectors(folder, header=b""):
     path = folder / "glove.txt"
     lines = [f"{word} " + " ".join(f"{0.1 * i:.1f}" for i in range(4)) for word in ("one", "good", "film")]
     content = header + "\n".join(lines).encode()
-    return Target(path, content, lambda: text.glove(path, ("one", "film")), mutated(content), 0.1)
+    return Target(
+        path, content, lambda: text.glove(path, (text.UNKNOWN, text.PADDING, "one", "film")), mutated(content), 0.1
+    )
 
 
 def images(folder, kind, spoil=mutated):

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 
 import kipjax
-from experiments import findings
-from experiments import nas as script
 from kipjax import data
+from kipjax.data import draw
 from kipjax.evaluation import nas
 from tests.experiments.shell import cli
 
@@ -55,13 +54,13 @@ def test_sets_are_proxies_as_they_were_unrolled(tmp_path, artifact):
     assert list(rows) == ["gtn", "random, as gtn", "herding, as gtn", "early stopping", "whole set"]
 
     # The same numbers by a training of our own on the same held-out images.
-    curriculum = script._curriculum(findings.inputs([path])[0])
-    assert len(made.distilled.lr) == curriculum.inner_steps == len(curriculum.momentum)
+    momentum = np.asarray(made.meta["momentum"], np.float32)
+    curriculum = nas.Curriculum(made.meta["config"]["method"]["inner_steps"], momentum)
+    assert len(made.distilled.lr) == curriculum.inner_steps == len(momentum)
     found = data.load("digits")
-    found = found._replace(x_test=found.x_test[:20], y_test=found.y_test[:20])
-    parts = findings.split(found, 20, seed=0, kept=np.arange(50), seen=np.arange(len(found.x_train)))
+    held = np.asarray(draw.without_replacement(jax.random.key(0), 20, len(found.x_train)))
+    x, classes = data.preprocess.apply(made.preprocess, found.x_train[held]), found.y_train[held]
     space = nas.space(width=[2], depth=[1], norm=["none"], pool=["avg"])
-    x, classes = parts.held(made.preprocess)
     expected = nas.search(space, made.distilled, x, classes, curriculum=curriculum, key=jax.random.key(0)).accuracies
     np.testing.assert_allclose(rows["gtn"]["accuracies"], expected, atol=1e-6)
 
