@@ -65,9 +65,9 @@ def run(
     )  # fmt: skip
     for name in ("steps", "log_every"):
         checks.whole("config", name, config[name])
-    count = len(inputs.load(config).class_names)
-    text = f"they are {attacked} and {target}; expected two of the {count} classes, from 0"
-    checks.require(attacked != target and max(attacked, target) < count, "--attacked, --target", text)
+    classes = len(inputs.load(config).class_names)
+    text = f"they are {attacked} and {target}; expected two of the {classes} classes, from 0"
+    checks.require(attacked != target and max(attacked, target) < classes, "--attacked, --target", text)
     experiment = build.experiment(config)
     held_out = build.pretrained(config, experiment.task, jax.random.key(config.seed + 1))
     state = jax.jit(experiment.method.init)(jax.random.key(config.seed), experiment.start)

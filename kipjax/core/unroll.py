@@ -133,8 +133,7 @@ def sgd(
         return (theta, memory, state), (value, observe(*at) if observe else None)
 
     params = jax.tree.map(jnp.asarray, params)
-    kinds = {str(leaf.dtype) for leaf in jax.tree.leaves(params) if not jnp.issubdtype(leaf.dtype, jnp.floating)}
-    checks.require(not kinds, where, f"params are of type {', '.join(sorted(kinds))}; give floating-point numbers")
+    _require_floating(where, "params are", params)
     memory = optimizer.init(params) if optimizer else None if plain else jax.tree.map(jnp.zeros_like, params)
     carry, inputs = (params, memory, state), (jax.tree.map(lambda a: jnp.asarray(a)[order], curriculum), rates, momenta)
     cut = 0 if truncate is None else max(count - truncate, 0)
@@ -169,10 +168,8 @@ def forward_gradient(objective: Callable[[PyTree], jax.Array], hyper: PyTree) ->
       >>> float(gradient["a"])
       3.0
     """
-    hyper = jax.tree.map(jnp.asarray, hyper)
-    kinds = {str(leaf.dtype) for leaf in jax.tree.leaves(hyper) if not jnp.issubdtype(leaf.dtype, jnp.floating)}
-    where = "unroll.forward_gradient"
-    checks.require(not kinds, where, f"hyper is of type {', '.join(sorted(kinds))}; give floating-point numbers")
+    hyper, where = jax.tree.map(jnp.asarray, hyper), "unroll.forward_gradient"
+    _require_floating(where, "hyper is", hyper)
     shape = jax.eval_shape(objective, hyper).shape
     checks.require(shape == (), where, f"the objective has shape {shape}; expected one number")
     flat, unravel = ravel_pytree(hyper)
@@ -183,6 +180,11 @@ def forward_gradient(objective: Callable[[PyTree], jax.Array], hyper: PyTree) ->
 
     values, slopes = lax.map(along, jnp.eye(flat.size, dtype=flat.dtype))
     return values[0], unravel(slopes)
+
+
+def _require_floating(where, name, tree):
+    kinds = {str(leaf.dtype) for leaf in jax.tree.leaves(tree) if not jnp.issubdtype(leaf.dtype, jnp.floating)}
+    checks.require(not kinds, where, f"{name} of type {', '.join(sorted(kinds))}; give floating-point numbers")
 
 
 def adam(

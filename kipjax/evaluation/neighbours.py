@@ -63,14 +63,7 @@ def evaluate(
       Results of the distilled set and of the random subsets, the errors being half the mean squared error of one-hot
       predictions.
     """
-    check_task("evaluation.neighbours", task)
-    checks.same_example_shape("evaluation.neighbours", "distilled.x", distilled.x, "task.x_test", task.x_test)
-    checks.require(
-        np.shape(distilled.y)[1:] == (task.num_classes,),
-        "evaluation.neighbours",
-        f"distilled.y has shape {np.shape(distilled.y)} and the task has {task.num_classes} classes; it needs one "
-        "column each",
-    )
+    check_task("evaluation.neighbours", task, distilled)
     checks.whole("evaluation.neighbours", "seeds", seeds, 0)
     name, truth = f"{neighbours}-nn", np.asarray(task.test_labels)
     keys = jax.random.split(jax.random.key(0) if key is None else key, max(seeds, 1))[:seeds]

@@ -4,9 +4,11 @@ import math
 from typing import NamedTuple
 
 import jax
+import numpy as np
 
 from kipjax import checks
 from kipjax.evaluation import metrics
+from kipjax.types import Distilled
 
 __all__ = ["Approximation", "Result", "Task", "check_task"]
 
@@ -26,12 +28,21 @@ class Task(NamedTuple):
     name: str = ""
 
 
-def check_task(where: str, task: Task) -> None:
-    """Each part of a task that is there must have one class within ``num_classes`` for each example.
+def check_task(where: str, task: Task, distilled: Distilled) -> None:
+    """Each part of a task that is there must have one class within ``num_classes`` for each example, and the set
+    ``x [m, ...]``, ``y [m, k]`` examples and labels of that form.
 
     Raises:
       InputError: it has not.
     """
+    checks.same_example_shape(where, "distilled.x", distilled.x, "task.x_test", task.x_test)
+    checks.same_length(where, "distilled.x", distilled.x, "distilled.y", distilled.y)
+    checks.require(
+        np.shape(distilled.y)[1:] == (task.num_classes,),
+        where,
+        f"distilled.y has shape {np.shape(distilled.y)} and the task has {task.num_classes} classes; it needs one "
+        "column each",
+    )
     for part, x, classes in (("train", task.x_train, task.train_labels), ("test", task.x_test, task.test_labels)):
         if x is not None:
             checks.same_length(where, f"task.x_{part}", x, f"task.{part}_labels", classes)

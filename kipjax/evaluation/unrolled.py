@@ -191,14 +191,7 @@ def evaluate(
       NumericalError: networks on the distilled set left the finite numbers.
     """
     where = "evaluation.unrolled.evaluate"
-    check_task(where, task)
-    checks.same_example_shape(where, "distilled.x", distilled.x, "task.x_test", task.x_test)
-    checks.require(
-        np.shape(distilled.y)[1:] == (task.num_classes,),
-        where,
-        f"distilled.y has shape {np.shape(distilled.y)} and the task has {task.num_classes} classes; it needs one "
-        "column each",
-    )
+    check_task(where, task, distilled)
     checks.whole(where, "seeds", seeds)
     checks.whole(where, "subset_seeds", 0 if subset_seeds is None else subset_seeds, 0)
     checks.whole(where, "block_size", block_size)

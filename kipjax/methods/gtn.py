@@ -237,8 +237,7 @@ def make(
     checks.at_least(where, "weight", weight, 0.0)
     checks.within(where, "final_rate", final_rate, 0.0, 1.0)
     for name, value in (("b1", b1), ("b2", b2)):
-        checks.within(where, name, value, 0.0, 1.0)
-        checks.require(value < 1, where, f"{name} is {value}; it must be below 1")
+        checks.require(0 <= value < 1, where, f"{name} is {value}; it must be at least 0 and below 1")
     checks.require(
         not learn_labels or curriculum != "noise",
         where,

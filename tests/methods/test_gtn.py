@@ -302,7 +302,7 @@ def test_learner_and_its_statistics():
         ({"inner_steps": 0}, "inner_steps is 0"),
         ({"weight": -1.0}, "weight is -1.0"),
         ({"b1": 1.5}, r"b1 is 1\.5"),
-        ({"b2": 1.0}, r"b2 is 1\.0; it must be below 1"),
+        ({"b2": 1.0}, r"b2 is 1\.0; it must be at least 0 and below 1"),
         ({"curriculum": "noise", "learn_labels": True}, "noise has random labels"),
         ({"eps": -1.0}, r"eps is -1\.0"),
         ({"truncate": 0}, "truncate is 0"),
