@@ -16,6 +16,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 PROGRAM = """
 import os, signal, time
 import jax
+import numpy as np
 from experiments import cli
 from kipjax import checks
 from kipjax.core import processes
@@ -40,6 +41,11 @@ def main():
         raise checks.InputError("mine alone")
     if what == "defect" and own == 1:
         raise TypeError("no such thing")
+    if what == "spread":
+        rows = jax.sharding.NamedSharding(jax.make_mesh((2,), ("rows",)), jax.sharding.PartitionSpec("rows"))
+        spread = jax.make_array_from_callback((2, 1), rows, lambda index: np.full((1, 1), np.nan))
+        checks.finite("here", "spread", spread)
+        checks.finite("here", "own", jax.numpy.asarray(spread.addressable_data(0)))
     processes.barrier("all are here")
     print("met", flush=True)
     processes.barrier("all have said so")
@@ -93,6 +99,12 @@ def test_all_say_which_process_differs_and_in_what():
     for status, out, error in together("differ", 3):
         assert status == 2 and not out
         assert last(error) == "error: here: process 1 has seed 1 and process 0 0; start all processes alike"
+
+
+@pytest.mark.slow
+def test_an_array_spread_over_processes_is_not_asked_for_its_values():
+    for status, _, error in together("spread"):
+        assert status == 2 and last(error).startswith("error: here: own has NaN or infinite entries in 1 of 1 rows")
 
 
 @pytest.mark.slow
