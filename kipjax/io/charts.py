@@ -53,6 +53,8 @@ def curves(
             axis.fill_between(x, mean - std, mean + std, color=color, alpha=0.2, linewidth=0)
         if log_x:
             _log(axis, sorted({float(x) for curve in some.values() for x in curve.x}))
+        elif all(float(x).is_integer() for curve in some.values() for x in curve.x):
+            axis.xaxis.get_major_locator().set_params(integer=True)  # there is no phase 1.5
         _describe(axis, x_label, y_label)
     if level is not None:
         axes[-1].axhline(level, color="0.5", linestyle="--", linewidth=1)
