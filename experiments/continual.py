@@ -46,6 +46,7 @@ def main() -> None:
     task = Task(*phases[0][3:])
     learners = memory.learners(task, FLAGS.domains[0] if FLAGS.domains else FLAGS.data)
     builders, sizes = memory.builders(), {"ipc": FLAGS.ipc, "total": FLAGS.total}
+    memory.require_suits(phases)
     for make in builders.values():  # refused now rather than after the first of them
         for how in learners.values():
             continual.require_fits(phases, make(sequences[0][1]), how, **sizes)
@@ -80,6 +81,9 @@ def _sequences():
         names = findings.nonempty("domains")
         sources = {name: report.Source(name, FLAGS.image_size, 0, 0) for name in names}
         loaded = {name: _balanced(report.load(source, FLAGS.data_dir)) for name, source in sources.items()}
+        shapes = {found.x_train.shape[1:-1] for found in loaded.values()}
+        text = f"images are of {' and '.join(f'{h} x {w}' for h, w in sorted(shapes))}; give --image_size"
+        checks.require(len(shapes) == 1, "--domains", text)
         channels = max(found.x_train.shape[-1] for found in loaded.values())
         fitted, tasks = [], {}
         for name, found in loaded.items():

@@ -2,6 +2,7 @@
 
 import importlib
 import pathlib
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -12,11 +13,13 @@ from kipjax import checks, methods, models
 from kipjax.core import labels
 from kipjax.evaluation import Task, continual, protocols, train
 
-__all__ = ["builders", "define", "learners"]
+__all__ = ["builders", "define", "learners", "require_suits"]
 
 FLAGS = flags.FLAGS
 
 _DRAWN, _TAUGHT = ("random",), ("herding", "mnemonics")
+_OF_ONE_CLASS = ("dm", "coreset", "network_coreset")
+"""Methods that learn from the images of one class; others learn to tell classes apart."""
 _TRAININGS = {**protocols.NAMED, "lucir": continual.LUCIR_PROTOCOL}
 
 
@@ -66,14 +69,33 @@ def builders() -> dict:
     return {name: _builder(name) for name in findings.nonempty("builder")}
 
 
+def require_suits(phases: Sequence[continual.Phase]) -> None:
+    """Refuses configs that could not learn from a phase of one class, before anything is learned.
+
+    Raises:
+      InputError: there are such a phase and such a config.
+    """
+    alone = next((phase.number + 1 for phase in phases if len(phase.classes) == 1), 0)
+    for name in FLAGS.builder if alone else ():
+        checks.require(
+            name in _DRAWN + _TAUGHT or _config(name).method.name in _OF_ONE_CLASS,
+            "--builder",
+            f"{name} learns to tell classes apart and phase {alone} has one class, of which it learns nothing; lower "
+            f"--phases, or choose {', '.join(_DRAWN + _TAUGHT)}, DM or a coreset",
+        )
+
+
 def learners(task: Task, name: str) -> dict[str, continual.Learner]:
     """Every ``--learner``, for a task of all classes; ``name`` is the data set's."""
     protocol = _protocol(name)
     model = train.build(FLAGS.arch, task, width=FLAGS.width)
     shared = {"weight_transfer": FLAGS.weight_transfer, "balanced_epochs": FLAGS.balanced_epochs}
     shared["balanced_rate"] = FLAGS.balanced_rate
-    found = {}
-    for word in findings.nonempty("learner"):
+    found, words = {}, findings.nonempty("learner")
+    checks.require(
+        not FLAGS.distillation or words != ["lucir"], "--distillation", "lucir has losses of its own; leave it out"
+    )
+    for word in words:
         checks.one_of("--learner", "learner", word, continual.LEARNERS)
         if word == "lucir":
             cosine = model.clone(classifier="cosine")

@@ -124,6 +124,13 @@ def _proxies(task, found):
 
 def _real(task, sizes):
     """``{(kind, size): sets}`` of random and herded images."""
+    if not (FLAGS.random_sets or FLAGS.herding):
+        return {}
+    n = len(task.x_train)
+    text = (
+        f"leaves {n} images to train on, of which a proxy of {max(sizes)} cannot be drawn; raise it or set --random_ipc"
+    )
+    checks.require(max(sizes) <= n, "--full_size", text)
     random_key, herding_key = jax.random.split(jax.random.fold_in(jax.random.key(FLAGS.seed), 1))
     herded = _herded(herding_key, task, max(sizes)) if FLAGS.herding else None
     found = {}

@@ -133,7 +133,7 @@ def test_the_figures_of_the_methods_are_in_their_stored_results():
         paths += [path for name in names for path in (ROOT / "results").glob(f"*{name}*.json")]
         found = [mean for path in paths for mean in means(gather.read(str(path)))]
         if names == ["mnemonics"]:
-            text = (ROOT / "results/continual/digits_mnemonics/table.txt").read_text(encoding="utf-8")
+            text = (ROOT / "results/continual/fashion_mnist_mnemonics/table.txt").read_text(encoding="utf-8")
             found = [float(mean) for mean, _ in SPREAD.findall(text)]
         runs = [run for run in FOUND.runs if run.config["method"]["name"] in names]
         for group in gather.groups(runs):

@@ -137,8 +137,25 @@ def audits(
         checks.whole(where, name, value, low)
     checks.at_least(where, "number of members", len(members), max(FEWEST, subset_size))
     checks.at_least(where, "number of non-members, which are the test images,", len(task.x_test), FEWEST)
+    for length in lengths:
+        checks.whole(where, "length", length)
     rising = len(lengths) > 0 and np.all(np.diff(lengths, prepend=0) > 0)
     checks.require(bool(rising), where, f"lengths is {list(lengths)}; expected ascending numbers of steps")
+    checks.require(len(attacks) > 0, where, f"attacks is empty; give one or more of {', '.join(ATTACKS)}")
+    for name, made in (distilled or {}).items():
+        checks.same_example_shape(where, name, made.x, "task", task.x_train)
+        checks.same_length(where, f"{name}: x", made.x, "y", made.y)
+        found = np.shape(made.y)[1:]
+        checks.require(
+            found == (task.num_classes,),
+            where,
+            f"{name} has labels of shape {np.shape(made.y)}; expected "
+            f"one column for each of {task.num_classes} classes",
+        )
+    asked = distilled or subset_size or real or len(control)
+    checks.require(
+        bool(asked), where, "there is nothing to train on; give distilled sets, subset_size, real or control"
+    )
     for name in attacks:
         checks.one_of(where, "attack", name, ATTACKS)
     checks.one_of(where, "grid", grid, GRIDS)
@@ -207,8 +224,11 @@ def _audits(start, outputs, task, members, used, attacks, seed, grid):
 
 def _rows(where, name, rows, task):
     """Distinct row numbers of the training set, none for ``None``."""
-    rows = np.asarray([] if rows is None else rows, int).reshape(-1)
-    n = len(task.x_train)
+    rows, n = np.asarray([] if rows is None else rows).reshape(-1), len(task.x_train)
+    checks.require(
+        not len(rows) or rows.dtype.kind in "iu", where, f"{name} has dtype {rows.dtype}; expected whole row numbers"
+    )
+    rows = rows.astype(int)
     ok = not len(rows) or (rows.min() >= 0 and rows.max() < n and len(np.unique(rows)) == len(rows))
     checks.require(bool(ok), where, f"{name} must be distinct rows of the {n} training images, 0..{n - 1}")
     return rows

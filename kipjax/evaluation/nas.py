@@ -178,7 +178,7 @@ def correlation(proxy: Any, full: Any, *, top: float = 1.0, by: str = "proxy") -
     checks.require(
         2 <= n <= len(proxy),
         where,
-        f"top = {top:g} of {len(proxy)} networks is {n}; a ranking needs at least 2 of them",
+        f"top = {top:g} of {len(proxy)} networks is {n}; a ranking needs at least 2 of them; raise top",
     )
     best = np.argsort(-(proxy if by == "proxy" else full), kind="stable")[:n]
     with warnings.catch_warnings():
@@ -229,6 +229,7 @@ def search(
     checks.same_length(where, "x", x, "classes", classes)
     checks.same_example_shape(where, "distilled.x", distilled.x, "x", x)
     distilled = jax.tree.map(jnp.asarray, distilled)
+    checks.labels_within(where, "classes", classes, distilled.y.shape[1])
     require_suits(architectures, distilled.x, distilled.y.shape[1])
     batches = None if curriculum is None else _batches(where, distilled, curriculum)
     key = jax.random.key(0) if key is None else key

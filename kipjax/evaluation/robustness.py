@@ -189,6 +189,8 @@ def predictions(
     for name, value, low in (("seeds", seeds, 1), ("parallel", parallel, 0), ("block_size", block_size, 1)):
         checks.whole(where, name, value, low)
     checks.same_example_shape(where, "set", sets[0].x, "probes", probes)
+    shapes = {(np.shape(some.x), np.shape(some.y)) for some in sets}
+    checks.require(len(shapes) == 1, where, f"the sets are of {len(shapes)} sizes or shapes; give those of one")
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(Distilled(s.x, s.y) for s in sets))
     keys, at_once = jax.random.split(key, seeds), parallel or (1 if jax.default_backend() == "cpu" else seeds)
     found = []

@@ -14,8 +14,9 @@ arXiv:2002.10211. Exemplars ``E`` are images with fixed labels; ``Theta`` is the
 
 ``L_c`` is the cross-entropy over all classes seen so far. The network predicts throughout (batch norm uses its running
 averages), so that nothing of ``D`` leaks into ``Theta'`` but through ``E``. ``level`` chooses what is unrolled: the
-``"network"``, as in the paper; the ``"head"`` alone, as in the authors' first program; or ``"prototypes"``, as in their
-present one: nothing, and ``L_c`` of the cosines between features and each class's mean feature of its exemplars.
+``"network"``, as in the paper; the ``"head"`` alone, after the authors' first program, whose head is of plain cosines
+whatever the network's own; or ``"prototypes"``, after their present one: nothing, and ``L_c`` of the cosines between
+features and each class's mean feature of its exemplars. (That program validates on old exemplars too, and augments.)
 """
 
 import functools

@@ -24,6 +24,9 @@ def task(n=160, k=4, seed=0, offset=0):
     return Task(x[: n // 2], classes[: n // 2], x[n // 2 :], classes[n // 2 :], k)
 
 
+KIP = continual.of_method(lambda k: methods.METHODS["kip"](kernels.get("fc1")), steps=2)
+
+
 def run(accuracies, sizes=None):
     accuracies = np.array(accuracies, float)[None]
     t = accuracies.shape[1]
@@ -85,10 +88,25 @@ def test_memory_budgets():
             continual.memory_per_class(10, **wrong)
 
 
+def test_a_fixed_total_takes_no_more_images_than_there_are():
+    phases = continual.split(task(), phases=2)  # 20 images of each class
+    for builder, learner in ((continual.random, "gdumb"), (continual.herding(), "rehearsal")):
+        found = continual.evaluate(
+            phases, builder, MLP, total=100, protocol=QUICK._replace(steps=1), networks=1, learner=learner
+        )
+        assert found.memory.tolist() == [40, 80]
+
+
+def test_a_method_that_can_learn_from_one_class_does():
+    phase = continual.split(task(), phases=4)[1]
+    build = continual.of_method(lambda k: methods.coreset.make(kernels.get("fc1")), steps=1, alone=True)
+    made = build(jax.random.key(0), phase, 3)
+    assert labels.classes(made.y).tolist() == [1, 1, 1]
+
+
 def test_builders_keep_images_of_the_phase_with_labels_of_all():
     phase = continual.split(task(), phases=2, order=[3, 1, 0, 2])[0]
-    kip = continual.of_method(lambda k: methods.METHODS["kip"](kernels.get("fc1")), steps=2)
-    for builder in (continual.random, kip):
+    for builder in (continual.random, KIP):
         made = builder(jax.random.key(0), phase, 3)
         expected = labels.one_hot(np.array([1, 1, 1, 3, 3, 3]), 4)
         np.testing.assert_allclose(made.y, expected, atol=1e-6)
@@ -402,8 +420,19 @@ def test_training_goes_on_from_given_variables():
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: continual.split(task(), phases=3), "not divisible by phases"),
-        (lambda: continual.split(task(), phases=2, first=1), "after the first phase is 3, which is not divisible"),
+        (
+            lambda: continual.split(task(), phases=3),
+            r"is 4, which is not divisible by phases \(3\); 4 classes can come in 1, 2, 4 phases",
+        ),
+        (
+            lambda: continual.split(task(), phases=2, first=1),
+            r"after the first phase is 3, which is not divisible by phases \(2\); 3 classes can come in 1, 3 phases",
+        ),
+        (lambda: continual.split(task(), phases=0), "phases is 0"),
+        (
+            lambda: KIP(jax.random.key(0), continual.split(task(), phases=4)[1], 1),
+            "phase 2 has one class and the method",
+        ),
         (lambda: continual.split(task(), phases=2, first=4), "leave some"),
         (lambda: continual.split(task(), phases=2, order=[0, 0, 1, 2]), "expected every class 0..3"),
         (lambda: evaluate(total=3), "below one image"),
@@ -426,6 +455,10 @@ def test_training_goes_on_from_given_variables():
         (lambda: continual.mnemonics(adjust_rate=float("nan")), "adjust_rate is nan"),
         (lambda: continual.Learner(MLP, QUICK, goes_on=False, weight_transfer=True), "set another learner"),
         (lambda: continual.Learner(MLP, QUICK, temperature=0.0), "temperature is 0.0"),
+        (
+            lambda: evaluate(ipc=1, learner=continual.Learner(MLP, QUICK, weight_transfer=True)),
+            "the network has none; leave it out",
+        ),
         (lambda: continual.Lucir(COSINE, QUICK, distillation=0.5), "set distillation to 0"),
         (lambda: continual.Lucir(COSINE, QUICK, top=0), "top is 0"),
     ],

@@ -203,7 +203,10 @@ def test_bad_input():
         nas.search(deep, whole(found), found.x_test, found.test_labels)
     with pytest.raises(checks.InputError, match="proxies is empty"):
         nas.evaluate(found, deep, {})
-    with pytest.raises(checks.InputError, match="at least 2"):
+    two = whole(found)._replace(y=whole(found).y[:, :2])
+    with pytest.raises(checks.InputError, match="classes spans 0"):
+        nas.search(nas.space(width=[2], depth=[1], norm=["none"]), two, found.x_test, found.test_labels)
+    with pytest.raises(checks.InputError, match="at least 2 of them; raise top"):
         nas.correlation([1, 2, 3], [1, 2, 3], top=0.1)
     with pytest.raises(checks.InputError, match="same number of rows"):
         nas.correlation([1, 2, 3], [1, 2])

@@ -176,6 +176,7 @@ def test_gaps_by_hand():
         (lambda: robustness.groups(task(), "gender"), "choose one of class, brightness, cluster"),
         (lambda: robustness.groups(task(), "brightness", parts=16), "a class has 15 test images; lower parts"),
         (lambda: robustness.fairness(np.zeros((1, 3)), np.zeros(2), np.zeros(2, int), 1), r"expected \[networks, 2\]"),
+        (lambda: predictions([np.arange(6), np.arange(3)]), "the sets are of 2 sizes or shapes"),
         (lambda: robustness.best([], "natural"), "there are no points"),
         (lambda: robustness.wins([]), "there are no points"),
     ],
@@ -183,6 +184,12 @@ def test_gaps_by_hand():
 def test_bad_input(call, words):
     with pytest.raises(checks.InputError, match=words):
         call()
+
+
+def predictions(some):
+    data = task()
+    sets = [subset(data, rows) for rows in some]
+    return robustness.predictions(sets, data.x_test, None, robustness.grid(), key=jax.random.key(0), seeds=2)
 
 
 def scatter(made=None, networks=None, **options):

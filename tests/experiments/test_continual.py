@@ -85,7 +85,10 @@ def test_flag_files_hold_flags_that_there_are(path, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--ipc=1", "--phases=3"], "not divisible by phases"),
+        (["--ipc=1", "--phases=3"], "(3); 10 classes can come in 1, 2, 5, 10 phases"),
+        (["--ipc=1", "--phases=10", "--builder=configs/dc/images.py:cpu"], "phase 1 has one class, of which it learns"),
+        (["--ipc=1", "--learner=lucir", "--distillation=0.5"], "--distillation: lucir has losses of its own"),
+        (["--ipc=1", "--learner=rehearsal", "--weight_transfer"], "the network has none; leave it out"),
         (["--total=9"], "below one image for each of 10 classes"),
         ([], "set one of them"),
         (["--ipc=1", "--builder=herd"], "neither 'random', 'herding', 'mnemonics' nor a config"),

@@ -79,11 +79,12 @@ def test_sets_are_proxies_as_they_were_unrolled(tmp_path, artifact):
         (["--norm=batchnorm"], "choose one of none, batch"),
         (["--width=wide"], "expected whole numbers"),
         (["--top=0.1"], "at least 2"),
+        (["--top=2", "--random_ipc=9"], "--full_size: leaves"),
         (["--depth=4", "--top=2", "--random_ipc=1"], "leave it out"),
         (["--norm="], "--norm: is empty"),
         (["--top=2", "--training=rcig", "--epochs=3"], "rcig counts steps, not epochs"),
         (["--top=2", "--random_sets=0", "--herding="], "proxies is empty"),
-        (["--top=2", "--herding=nope"], "nope"),
+        (["--top=2", "--random_ipc=1", "--herding=nope"], "nope"),
         (["--top=2", "--seed=99999999999999999999"], "--seed"),
         (["--top=2", "--training=unrolled"], "unrolled is for artifacts; give --artifact"),
         (

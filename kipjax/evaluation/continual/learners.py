@@ -16,10 +16,12 @@ against the network before the phase, over the classes that it knew: equation (5
 """
 
 import dataclasses
+import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from kipjax import checks
@@ -132,6 +134,22 @@ class Learner:
         if not self.weight_transfer or _SCALES in before["params"]:
             return before
         return {**before, "params": {**before["params"], _SCALES: incremental.scales(before["params"])}}
+
+    def require_suits(self, x: jax.Array) -> None:
+        """Refuses images ``[n, ...]`` and a network that it cannot learn with, without computing anything.
+
+        Raises:
+          InputError: ``weight_transfer`` of a network without convolutions.
+        """
+        if not self.weight_transfer:
+            return
+        init = functools.partial(self.model.init, train=True)
+        params = jax.eval_shape(init, jax.random.key(0), jax.ShapeDtypeStruct((2, *np.shape(x)[1:]), jnp.float32))
+        checks.require(
+            any(leaf.ndim == 4 for leaf in jax.tree.leaves(params["params"])),
+            "continual.Learner",
+            "weight_transfer learns scales of convolution kernels, and the network has none; leave it out",
+        )
 
     def learned(self, params: PyTree, known: jax.Array) -> PyTree:
         """The same parameters, of which those that stay get no gradient."""

@@ -158,6 +158,7 @@ def of_method(
     steps: int,
     sample: Callable[[Batch], Sampler] | None = None,
     start: Callable[[jax.Array, Phase, int], Distilled] | None = None,
+    alone: bool = False,
 ) -> Builder:
     """The builder that runs a method on every phase: distillation, or a coreset in one step.
 
@@ -166,6 +167,11 @@ def of_method(
       steps: of the method.
       sample: ``Batch of all images (y centred one-hot) -> sampler``; all of them at every step unless given.
       start: makes the starting set as a builder does, in the labels of all phases; random images unless given.
+      alone: whether the method can learn from a phase of one class, as DM and coresets can. Others learn to tell
+        classes apart: from one class they get no gradient, and their images would stay what they were.
+
+    Raises:
+      InputError: at a phase of one class, unless ``alone``.
 
     Example:
       >>> from kipjax import kernels, methods
@@ -177,6 +183,12 @@ def of_method(
     def build(key: jax.Array, phase: Phase, ipc: int) -> Distilled:
         start_key, init_key, run_key = jax.random.split(key, 3)
         k, local = len(phase.classes), _local(phase)
+        checks.require(
+            k > 1 or alone,
+            "continual.of_method",
+            f"phase {phase.number + 1} has one class and the method learns to tell classes apart; make fewer phases, "
+            "or set alone for a method that learns from one class",
+        )
         everything = Batch(jnp.asarray(phase.x_train), labels.one_hot(local, k))
         drawn = sample(everything) if sample else samplers.uniform(*everything, batch_size=len(local))
         from_set = (start or random)(start_key, phase, ipc)

@@ -61,8 +61,13 @@ def split(task: Task, *, phases: int, first: int = 0, order: Sequence[int] | np.
     where, k = "continual.split", task.num_classes
     checks.whole(where, "first", first, 0)
     checks.require(first < k, where, f"first is {first} and there are {k} classes; leave some for the other phases")
-    checks.divides(
-        where, "number of classes" + (" after the first phase" if first else ""), k - first, "phases", phases
+    checks.whole(where, "phases", phases)
+    left, possible = k - first, [n for n in range(1, k - first + 1) if (k - first) % n == 0]
+    checks.require(
+        phases in possible,
+        where,
+        f"number of classes{' after the first phase' if first else ''} is {left}, which is not divisible by phases "
+        f"({phases}); {left} classes can come in {', '.join(map(str, possible))} phases",
     )
     order = np.arange(k) if order is None else np.asarray(order)
     checks.require(

@@ -126,7 +126,7 @@ def require_fits(
 
     Raises:
       InputError: there is no phase, the memory has no room for the images of a class that the builder needs, or the
-        builder looks at networks that have not seen the phase.
+        builder looks at networks that have not seen the phase, or the network has nothing to transfer.
     """
     where = "continual.evaluate"
     checks.require(len(phases) > 0, where, "phases is empty; give at least one")
@@ -134,6 +134,7 @@ def require_fits(
     if isinstance(builder, Taught):
         text = f"this memory needs {builder.least} images of each class and has {share}; raise ipc or total"
         checks.require(share >= builder.least or len(phases) == 1, where, text)
+    learner.require_suits(phases[0].x_train)
     checks.require(
         learner.sees_all or not isinstance(builder, Taught),
         where,
@@ -177,7 +178,7 @@ class _Course(NamedTuple):
     def phase(self, t, memory, taught, known, seen, build_key, train_key):
         """``(memory, networks)`` after phase ``t``."""
         phase, learner = self.phases[t], self.learner
-        share = memory_per_class(slots(self.phases[: t + 1]), ipc=self.ipc, total=self.total)
+        share = self.share(t)
         key, study_key = jax.random.fold_in(build_key, t), jax.random.fold_in(train_key, t)
         keys = jax.random.split(study_key, self.networks)
         options = {"learner": learner, "parallel": self.parallel}
@@ -191,6 +192,11 @@ class _Course(NamedTuple):
             keys = jax.random.split(jax.random.fold_in(study_key, 1), self.networks)
             taught = _studied(keys, taught, _lesson(memory, known, seen), balance=True, **options)
         return memory, taught
+
+    def share(self, t):
+        """Images of each class after phase ``t``; of a fixed total no more than each class has."""
+        share = memory_per_class(slots(self.phases[: t + 1]), ipc=self.ipc, total=self.total)
+        return min(share, *map(_fewest, self.phases[: t + 1])) if self.total else share
 
     def kept(self, key, old, phase, share, taught, seen):
         """The memory after a phase that the networks have learned."""
@@ -249,6 +255,11 @@ def _named(name, model, protocol, distillation, block_size):
     if name == "lucir":
         return Lucir(model, protocol, **options)
     return Learner(model, protocol, goes_on=name != "gdumb", sees_all=name == "rehearsal", **options)
+
+
+def _fewest(phase):
+    """Images of the class of a phase that has the fewest."""
+    return int(np.bincount(phase.train_labels, minlength=phase.num_classes)[list(phase.classes)].min())
 
 
 def _lesson(studied, known, seen):
