@@ -135,7 +135,7 @@ class Learner:
             return before
         return {**before, "params": {**before["params"], _SCALES: incremental.scales(before["params"])}}
 
-    def require_suits(self, x: jax.Array) -> None:
+    def require_suits(self, x: np.ndarray | jax.Array) -> None:
         """Refuses images ``[n, ...]`` and a network that it cannot learn with, without computing anything.
 
         Raises:
