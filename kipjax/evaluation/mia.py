@@ -24,7 +24,7 @@ from kipjax.data import draw
 from kipjax.evaluation import protocols, train
 from kipjax.evaluation._attacks import ATTACKS, FEWEST, GRIDS, Attack, attack, features
 from kipjax.evaluation.protocols import Protocol
-from kipjax.evaluation.result import Task
+from kipjax.evaluation.result import Task, check_task
 from kipjax.types import Distilled
 
 __all__ = [
@@ -126,7 +126,8 @@ def audits(
       An ``Audit`` for every set, network, length and attack, when it is done.
 
     Raises:
-      InputError: rows outside the training set or in both members and control, too few points, unknown names.
+      InputError: rows outside the training set or in both members and control, too few points, unknown names, a set of
+        other shapes or classes than the task, nothing to train on or to attack with.
       NumericalError: a network left the finite numbers.
     """
     where = "mia.evaluate"
@@ -143,15 +144,7 @@ def audits(
     checks.require(bool(rising), where, f"lengths is {list(lengths)}; expected ascending numbers of steps")
     checks.require(len(attacks) > 0, where, f"attacks is empty; give one or more of {', '.join(ATTACKS)}")
     for name, made in (distilled or {}).items():
-        checks.same_example_shape(where, name, made.x, "task", task.x_train)
-        checks.same_length(where, f"{name}: x", made.x, "y", made.y)
-        found = np.shape(made.y)[1:]
-        checks.require(
-            found == (task.num_classes,),
-            where,
-            f"{name} has labels of shape {np.shape(made.y)}; expected "
-            f"one column for each of {task.num_classes} classes",
-        )
+        check_task(f"{where}: {name}", task, made)
     asked = distilled or subset_size or real or len(control)
     checks.require(
         bool(asked), where, "there is nothing to train on; give distilled sets, subset_size, real or control"

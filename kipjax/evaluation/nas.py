@@ -178,7 +178,8 @@ def correlation(proxy: Any, full: Any, *, top: float = 1.0, by: str = "proxy") -
     checks.require(
         2 <= n <= len(proxy),
         where,
-        f"top = {top:g} of {len(proxy)} networks is {n}; a ranking needs at least 2 of them; raise top",
+        f"top = {top:g} of {len(proxy)} networks is {n}; a ranking needs at least 2 of them; "
+        f"{'raise' if n < 2 else 'lower'} top",
     )
     best = np.argsort(-(proxy if by == "proxy" else full), kind="stable")[:n]
     with warnings.catch_warnings():

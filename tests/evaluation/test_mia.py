@@ -213,10 +213,10 @@ def test_looking_along_a_training_changes_nothing():
         ({"members": np.arange(60) + 0.5}, "members has dtype float64; expected whole row numbers"),
         ({"attacks": ()}, "attacks is empty; give one or more of threshold"),
         ({"subset_size": 0, "real": False}, "there is nothing to train on"),
-        ({"distilled": {"made": Distilled(np.ones((3, 7)), np.eye(3))}}, "made has examples of shape"),
+        ({"distilled": {"made": Distilled(np.ones((3, 7)), np.eye(3))}}, "made: distilled.x has examples of shape"),
         (
             {"distilled": {"made": Distilled(memory_task(60).x_train[:2], np.eye(2))}},
-            "expected one column for each of 3",
+            r"made: distilled.y has shape \(2, 2\) and the task has 3 classes; it needs one column each",
         ),
         ({"grid": "big"}, "choose one of paper, small"),
         ({"subset_size": 100}, "at least 100"),
