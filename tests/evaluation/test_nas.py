@@ -208,7 +208,7 @@ def test_bad_input():
         nas.search(nas.space(width=[2], depth=[1], norm=["none"]), two, found.x_test, found.test_labels)
     with pytest.raises(checks.InputError, match="at least 2 of them; raise top"):
         nas.correlation([1, 2, 3], [1, 2, 3], top=0.1)
-    with pytest.raises(checks.InputError, match="top = 4 of 3 networks is 4; .*; lower top"):
+    with pytest.raises(checks.InputError, match=r"top = 4 of 3 networks is 4; .*; lower top"):
         nas.correlation([1, 2, 3], [1, 2, 3], top=4)
     with pytest.raises(checks.InputError, match="same number of rows"):
         nas.correlation([1, 2, 3], [1, 2])
